@@ -1,0 +1,1 @@
+"""dreamgym: trained world models as standard gymnasium environments."""
