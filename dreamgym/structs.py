@@ -8,8 +8,8 @@ is_terminal_t`, and `prev_action_t`, the action that led there. The first row of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
