@@ -1,0 +1,114 @@
+"""What each core learns from a batch of rows. A loss is a sum of named parts, each a scalar already weighted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dreamgym.models.ensemble import bootstrap_weights
+from dreamgym.models.imagination import observe_sequence
+from dreamgym.models.latents import GaussianStats
+from dreamgym.structs import SequenceBatch
+
+if TYPE_CHECKING:
+    from dreamgym.models.world_model import WorldModel
+
+__all__ = ["EnsembleObjective", "LatentObjective", "Losses", "balanced_kl"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """total is what to differentiate; parts and metrics are for the log; states are the posteriors [B,T]."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    states: Any
+
+
+def balanced_kl(latent: Any, posterior: GaussianStats, prior: GaussianStats, *, balance: float, free_nats: float) -> Tensor:
+    """balance * max(KL(sg post || prior), free) + (1 - balance) * max(KL(post || sg prior), free), each a batch mean.
+
+    Source: Hafner et al. 2021 (DreamerV2), eq. 2; free nats after the mean as in the released code.
+    """
+    dynamics = latent.kl(posterior.detach(), prior).mean().clamp(min=free_nats)
+    representation = latent.kl(posterior, prior.detach()).mean().clamp(min=free_nats)
+    return balance * dynamics + (1.0 - balance) * representation
+
+
+@dataclass(frozen=True)
+class LatentObjective:
+    """Two-stage RSSM: reconstruct the frozen code, predict reward and end, keep prior and posterior together.
+
+    Defaults are the measured CPU recipe for CarRacing (docs/papers and docs/log.md), not a paper's.
+    """
+
+    code_scale: float = 5.0
+    kl_scale: float = 1.0
+    kl_balance: float = 0.8
+    free_nats: float = 1.0
+    reward_scale: float = 10.0
+    continue_scale: float = 2.0
+
+    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
+        """batch [B,T], noise [B,T,L] uniform."""
+        core, heads = model.core, model.heads
+        embed = batch.embed if batch.embed is not None else model.embed(batch.obs)
+        states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise)
+        prior = core.prior_stats(states.deter)
+        features = core.features(states)
+        valid = batch.valid.float()
+        code_error = ((heads.code(states, features) - embed) ** 2).sum(-1) * valid
+        settings = heads.config
+        reward = batch.reward if settings.reward_clip is None else batch.reward.clamp(-settings.reward_clip, settings.reward_clip)
+        reward_error = ((heads.reward(states, features) - reward) / settings.reward_scale) ** 2
+        logit = heads.continue_logit(states, features)
+        parts = {
+            "code": self.code_scale * code_error.mean(),
+            "kl": self.kl_scale
+            * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),  # type: ignore[arg-type]
+            "reward": self.reward_scale * reward_error.mean(),
+            "continue": self.continue_scale * functional.binary_cross_entropy_with_logits(logit, (~batch.is_terminal).float()),
+            "members": self._members(heads, states.deter, embed, batch),
+        }
+        return Losses(torch.stack(list(parts.values())).sum(), parts, states)
+
+    def _members(self, heads: Any, deter: Tensor, embed: Tensor, batch: SequenceBatch) -> Tensor:
+        """Bootstrapped squared error of the one-step heads; a window's first row has no memory to predict from."""
+        predicted = heads.members(deter[:, 1:].detach().flatten(0, 1)).float()
+        error = ((predicted - embed[:, 1:].flatten(0, 1)) ** 2).sum(-1)
+        weight = bootstrap_weights(batch.index[:, 1:].flatten(), heads.config.members)
+        weight = weight * (batch.valid & ~batch.is_first)[:, 1:].flatten()
+        return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class EnsembleObjective:
+    """Likelihood of transitions for every member, and a class-balanced end for the arrived-at observation."""
+
+    continue_scale: float = 1.0
+
+    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
+        """batch [B,T] with T >= 2; transitions are the row pairs inside an episode. noise is unused: nothing is sampled."""
+        core, heads = model.core, model.heads
+        embed = batch.embed if batch.embed is not None else model.embed(batch.obs)
+        inside = (~batch.is_first & batch.valid)[:, 1:].flatten()
+        weight = bootstrap_weights(batch.index[:, 1:].flatten(), core.config.members) * inside
+        obs, next_obs = embed[:, :-1].flatten(0, 1), embed[:, 1:].flatten(0, 1)
+        nll = core.loss(obs, batch.prev_action[:, 1:].flatten(0, 1), next_obs, batch.reward[:, 1:].flatten(), weight)
+        ends = self._balanced_end(heads, next_obs, batch.is_terminal[:, 1:].flatten())
+        parts = {"transition": nll, "continue": self.continue_scale * ends}
+        states, _ = core.observe(None, None, embed.flatten(0, 1), None, None)
+        return Losses(torch.stack(list(parts.values())).sum(), parts, states.map(lambda x: x.unflatten(0, embed.shape[:2])))
+
+    def _balanced_end(self, heads: Any, obs: Tensor, is_terminal: Tensor) -> Tensor:
+        """Cross-entropy in which ends and continuations weigh the same, however rare ends are."""
+        logit = heads.continue_logit(None, obs)
+        share = heads.terminal_share
+        terminal_weight = torch.where(share > 0, 0.5 / share.clamp(min=1e-6), torch.zeros_like(share))
+        going_weight = torch.where(share > 0, 0.5 / (1.0 - share).clamp(min=1e-6), torch.ones_like(share))
+        weight = torch.where(is_terminal, terminal_weight, going_weight)
+        return (functional.binary_cross_entropy_with_logits(logit, (~is_terminal).float(), reduction="none") * weight).mean()

@@ -1,0 +1,198 @@
+"""WorldModel: encoder + core + heads, one class for every system. Awake it observes, asleep it steps; agents see its features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamgym.models.encoders import ImageEncoder, VectorConfig, VectorEncoder
+from dreamgym.models.ensemble import Ensemble, EnsembleConfig
+from dreamgym.models.heads import ArrivalHeads, ArrivalHeadsConfig, LatentHeads, LatentHeadsConfig
+from dreamgym.models.objectives import EnsembleObjective, LatentObjective, Losses
+from dreamgym.models.rssm import RSSM, RSSMConfig
+from dreamgym.models.vae import VAEConfig
+from dreamgym.structs import DreamDefaults, Prediction, SequenceBatch, Spec, StartBank
+
+__all__ = ["WorldModel", "WorldModelConfig"]
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Which parts a model is made of; the type of each config picks the class. Defaults: an ensemble for vectors."""
+
+    encoder: VAEConfig | VectorConfig = field(default_factory=VectorConfig)
+    core: RSSMConfig | EnsembleConfig = field(default_factory=EnsembleConfig)
+    heads: LatentHeadsConfig | ArrivalHeadsConfig = field(default_factory=ArrivalHeadsConfig)
+    objective: LatentObjective | EnsembleObjective = field(default_factory=EnsembleObjective)
+    defaults: DreamDefaults = field(default_factory=DreamDefaults)
+
+    def __post_init__(self) -> None:
+        latent = isinstance(self.core, RSSMConfig)
+        fits = isinstance(self.heads, LatentHeadsConfig) == latent and isinstance(self.objective, LatentObjective) == latent
+        if not fits or isinstance(self.encoder, VectorConfig) == latent:
+            parts = [type(part).__name__ for part in (self.encoder, self.core, self.heads, self.objective)]
+            raise ValueError(
+                f"parts {parts} do not fit: an RSSM takes VAEConfig, LatentHeadsConfig and LatentObjective; "
+                "an Ensemble takes VectorConfig, ArrivalHeadsConfig and EnsembleObjective."
+            )
+
+
+class WorldModel(nn.Module):
+    """A learned simulator of `spec`. All tensors lead with [B]; noise is uniform in (0,1), [B, noise_lanes]; 0.5 gives the mean.
+
+    The contract is docs/concepts.md; anything with `spec, noise_lanes, initial, step, predict, features` can be dreamt.
+    """
+
+    def __init__(self, spec: Spec, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        self.encoder, self.core, self.heads = _build(spec, config)
+        self.initial_states: StartBank | None = None
+        self.source: str | None = None  # where it was loaded from; environments pickle this instead of the weights
+        self.register_buffer("uncertainty_median", torch.zeros(()))
+        self.register_buffer("uncertainty_scale", torch.ones(()))
+        self.register_buffer("reward_range", torch.zeros(2))
+        low, high = _feature_bounds(self.core)
+        self.register_buffer("_feature_low", torch.as_tensor(low), persistent=False)
+        self.register_buffer("_feature_high", torch.as_tensor(high), persistent=False)
+
+    # ---- what the dream needs -----------------------------------------------------------------------------------------
+
+    @property
+    def noise_lanes(self) -> int:
+        """Uniforms one step consumes."""
+        return self.core.noise_lanes
+
+    @property
+    def episode_lanes(self) -> int:
+        """How many of the first lanes may be held for a whole episode."""
+        return self.core.episode_lanes
+
+    @property
+    def defaults(self) -> DreamDefaults:
+        """How this model wants to be dreamt."""
+        return self.config.defaults
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.reward_range.device
+
+    @property
+    def feature_low(self) -> NDArray[np.float32]:
+        """Lower bounds of features [F]."""
+        return self._feature_low.cpu().numpy()
+
+    @property
+    def feature_high(self) -> NDArray[np.float32]:
+        """Upper bounds of features [F]."""
+        return self._feature_high.cpu().numpy()
+
+    @property
+    def reward_low(self) -> float:
+        """Lowest reward of the training data: what a halted dream is assumed to go on paying."""
+        return float(self.reward_range[0])
+
+    def initial(self, batch_size: int) -> Any:
+        """State before the first observation: zeros."""
+        return self.core.initial(batch_size)
+
+    def step(self, state: Any, action: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Any:
+        """Dream one step: prior. action [B,A] model action, noise [B,L] uniform."""
+        return self.core.step(state, action, noise, temperature)
+
+    def predict(self, state: Any) -> Prediction:
+        """Reward, continue probability and calibrated uncertainty of the state arrived at, each [B]."""
+        features = self.core.features(state)
+        uncertainty = (self.heads.disagreement(state) - self.uncertainty_median) / self.uncertainty_scale
+        return Prediction(
+            reward=self.heads.reward(state, features),
+            continue_prob=torch.sigmoid(self.heads.continue_logit(state, features)),
+            uncertainty=uncertainty.clamp(min=0.0),
+        )
+
+    def features(self, state: Any) -> Tensor:
+        """[B,F] within feature_low and feature_high: all an agent ever sees."""
+        return torch.clamp(self.core.features(state), self._feature_low, self._feature_high)
+
+    def decode(self, state: Any) -> Tensor:
+        """The observation the model has in mind, [B,...] in the observation space. Costs 50 dream steps for images."""
+        return self.encoder.decode(self.heads.code(state, self.core.features(state)))
+
+    def in_range(self, state: Any) -> Tensor:
+        """Whether the predicted observation lies in the training data's range: bool [B]."""
+        return self.encoder.in_range(self.heads.code(state, self.core.features(state)))
+
+    # ---- awake --------------------------------------------------------------------------------------------------------
+
+    def embed(self, obs: Tensor) -> Tensor:
+        """Encode observations with any leading dimensions: [..., obs shape] -> [..., E], without gradient."""
+        shape = self.spec.observation_space.shape
+        assert shape is not None
+        lead = obs.shape[: obs.dim() - len(shape)]
+        with torch.no_grad():
+            return self.encoder.encode(obs.reshape(-1, *shape)).unflatten(0, lead)
+
+    def observe(self, state: Any, prev_action: Tensor, obs: Tensor, is_first: Tensor, noise: Tensor) -> Any:
+        """Update the belief with a real observation: posterior. is_first [B] resets state and action inside."""
+        return self.core.observe(state, prev_action, self.embed(obs), is_first, noise)[0]
+
+    # ---- learning -----------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: SequenceBatch, noise: Tensor) -> Losses:
+        """Loss of the core and heads on rows [B,T]; noise [B,T,L] uniform. The encoder is trained on its own."""
+        return self.config.objective.losses(self, batch, noise)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Core and heads: what `loss` trains."""
+        return [*self.core.parameters(), *self.heads.parameters()]
+
+    # ---- keeping ------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: Any, **options: Any) -> None:
+        """Write a bundle (config.json, model.safetensors, initial_states.safetensors); see dreamgym.hub.bundle.save."""
+        _bundle("save")(self, folder, **options)
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *, device: str = "cpu") -> WorldModel:
+        """Load a bundle folder or a bundled name. Raises ModelNotFoundError, InvalidModelError, IncompatibleModelError."""
+        return _bundle("from_pretrained")(folder, device=device)
+
+
+_BUNDLE_DOOR: dict[str, Callable[..., Any]] = {}
+
+
+def _bundle(name: str) -> Callable[..., Any]:
+    """The hub layer lies above models, so it hands its functions down when it is imported (dreamgym/__init__ sees to it)."""
+    if name not in _BUNDLE_DOOR:
+        raise RuntimeError("import dreamgym.hub first: it connects WorldModel with its file format.")
+    return _BUNDLE_DOOR[name]
+
+
+def _build(spec: Spec, config: WorldModelConfig) -> tuple[Any, Any, Any]:
+    if isinstance(config.core, RSSMConfig):
+        assert isinstance(config.encoder, VAEConfig) and isinstance(config.heads, LatentHeadsConfig)
+        encoder = ImageEncoder(spec, config.encoder)
+        core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
+        sizes = {"feature_size": core.feature_size, "deter": config.core.deter, "embed_size": encoder.embed_size}
+        return encoder, core, LatentHeads(config.heads, **sizes)
+    assert isinstance(config.encoder, VectorConfig) and isinstance(config.heads, ArrivalHeadsConfig)
+    vectors = VectorEncoder(spec, config.encoder)
+    ensemble = Ensemble(config.core, obs_size=vectors.embed_size, action_size=spec.action_size)
+    return vectors, ensemble, ArrivalHeads(config.heads, obs_size=vectors.embed_size)
+
+
+def _feature_bounds(core: RSSM | Ensemble) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Finite bounds: a GRU's memory lies in [-1,1]; samples and standardised observations are clipped at 10."""
+    bound = np.full(core.feature_size, 10.0, np.float32)
+    if isinstance(core, RSSM):
+        bound[: core.latent.flat_size] = core.latent.bound
+        bound[core.latent.flat_size :] = 1.0
+    return -bound, bound

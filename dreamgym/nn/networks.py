@@ -1,0 +1,113 @@
+"""Networks that know tensors, not reinforcement learning: MLPs, ensembles of MLPs, a GRU cell, 64x64 convolutions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "EnsembleMLP", "GRUCell", "to_unit_images"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class MLP(nn.Sequential):
+    """[..., inputs] -> [..., outputs] through `layers` hidden layers of `units`."""
+
+    def __init__(self, inputs: int, outputs: int, *, layers: int = 2, units: int = 200, activation: str = "elu") -> None:
+        sizes = [inputs] + [units] * layers
+        modules: list[nn.Module] = []
+        for width, following in zip(sizes[:-1], sizes[1:]):
+            modules += [nn.Linear(width, following), _ACTIVATIONS[activation]()]
+        super().__init__(*modules, nn.Linear(sizes[-1], outputs))
+
+
+class EnsembleMLP(nn.Module):
+    """K independent MLPs evaluated as one: [N, inputs] (shared) or [K, N, inputs] -> [K, N, outputs]."""
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, *, layers: int = 2, units: int = 200, activation: str = "silu"
+    ) -> None:
+        super().__init__()
+        self.members = members
+        sizes = [inputs] + [units] * layers + [outputs]
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, i, o)) for i, o in zip(sizes[:-1], sizes[1:]))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for o in sizes[1:])
+        for weight in self.weights:
+            nn.init.trunc_normal_(weight, std=1.0 / (2.0 * math.sqrt(weight.shape[1])))  # as in PETS, Chua et al. 2018
+        self.activation = _ACTIVATIONS[activation](inplace=True) if activation != "tanh" else nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self._first(x)
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
+            hidden = torch.baddbmm(bias.to(hidden.dtype), self.activation(hidden), weight.to(hidden.dtype))
+        return hidden
+
+    def _first(self, x: Tensor) -> Tensor:
+        weight, bias = self.weights[0], self.biases[0]
+        if x.dim() == 2:
+            x = x.expand(self.members, *x.shape)
+        return torch.baddbmm(bias.to(x.dtype), x, weight.to(x.dtype))
+
+
+class GRUCell(nn.Module):
+    """The reset-after GRU (two bias vectors), written by hand because nn.GRUCell has no bfloat16 autocast on a CPU.
+
+    x [N, inputs], hidden [N, D] -> [N, D]. With all-zero weights the new state is hidden / 2.
+    """
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(inputs, 3 * units)
+        self.recurrent = nn.Linear(units, 3 * units)
+        nn.init.zeros_(self.input.bias)
+        nn.init.zeros_(self.recurrent.bias)
+        nn.init.xavier_uniform_(self.input.weight)
+        for gate in self.recurrent.weight.data.chunk(3):
+            nn.init.orthogonal_(gate)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        reset_x, update_x, candidate_x = self.input(x).chunk(3, -1)
+        reset_h, update_h, candidate_h = self.recurrent(hidden).chunk(3, -1)
+        reset = torch.sigmoid(reset_x + reset_h)
+        update = torch.sigmoid(update_x + update_h)
+        candidate = torch.tanh(torch.addcmul(candidate_x, reset, candidate_h))
+        return torch.lerp(candidate.to(hidden.dtype), hidden, update.to(hidden.dtype))
+
+
+def to_unit_images(images: Tensor) -> Tensor:
+    """Border to inside: uint8 [N,Y,X,C] -> float [N,C,Y,X] in [0,1]."""
+    return images.permute(0, 3, 1, 2).float().div_(255.0)
+
+
+class ConvEncoder(nn.Sequential):
+    """64x64 images [N,C,64,64] -> [N,1024]. Source: Ha and Schmidhuber 2018 (specs/world-models.md 3.1), also Dreamer's."""
+
+    def __init__(self, channels: int = 3) -> None:
+        sizes = [channels, 32, 64, 128, 256]
+        modules: list[nn.Module] = []
+        for width, following in zip(sizes[:-1], sizes[1:]):
+            modules += [nn.Conv2d(width, following, 4, stride=2), nn.ReLU()]
+        super().__init__(*modules, nn.Flatten())
+
+
+class ConvDecoder(nn.Module):
+    """Codes [N,Z] -> image logits [N,C,64,64]; the caller applies the sigmoid. Source: as ConvEncoder."""
+
+    def __init__(self, inputs: int, channels: int = 3) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, 1024)  # no activation: the released code has none
+        self.deconv1 = nn.ConvTranspose2d(1024, 128, 5, stride=2)
+        self.deconv2 = nn.ConvTranspose2d(128, 64, 5, stride=2)
+        self.deconv3 = nn.ConvTranspose2d(64, 32, 6, stride=2)
+        self.deconv4 = nn.ConvTranspose2d(32, channels, 6, stride=2)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.dense(codes)
+        # A 1x1 map under a 5x5 transposed kernel is a plain matrix product, which CPUs run several times faster.
+        weight = self.deconv1.weight.flatten(1)
+        x = functional.linear(x, weight.t(), self.deconv1.bias.repeat_interleave(25)).unflatten(-1, (128, 5, 5))  # type: ignore[union-attr]
+        x = self.deconv2(functional.relu(x).contiguous(memory_format=torch.channels_last))
+        return self.deconv4(functional.relu(self.deconv3(functional.relu(x))))
