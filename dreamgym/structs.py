@@ -174,6 +174,12 @@ class Spec:
     fps: float = 30.0
     preprocess: Preprocess = field(default_factory=Preprocess)
 
+    def __post_init__(self) -> None:
+        if self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps is {self.max_episode_steps}; expected at least 1.")
+        if not self.fps > 0:
+            raise ValueError(f"fps is {self.fps}; expected a positive number of steps per second.")
+
     @property
     def is_image(self) -> bool:
         """Whether observations are uint8 images [Y,X,C]."""

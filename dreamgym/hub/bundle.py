@@ -1,0 +1,265 @@
+"""Model folders: config.json decides, model.safetensors and initial_states.safetensors hold numbers, nothing holds code.
+
+Loading does its checks in the order of their price, so that a forged file is refused before it costs memory or time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamgym.errors import InvalidModelError, ModelNotFoundError
+from dreamgym.hub import weights
+from dreamgym.hub.config import CONFIG, MAX_FILE, STARTS, WEIGHTS, BundleConfig, read_config, write_config
+from dreamgym.hub.files import found_pickles, read_regular, replace_files, sha256
+from dreamgym.hub.strict_json import Place, dumps, escape, loads, quote
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import StartBank
+
+__all__ = [
+    "BundleConfig",
+    "bundled_names",
+    "from_pretrained",
+    "load",
+    "load_bundled",
+    "read_config",
+    "read_fidelity",
+    "save",
+    "write_fidelity",
+]
+
+FIDELITY = "fidelity.json"
+
+_MAX_PARAMETERS = 500_000_000
+_MAX_STARTS = 1_000_000
+_MAX_FIDELITY = 1024**2
+_PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+_BUNDLED = "bundled:"
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------------
+
+
+def save(
+    model: WorldModel,
+    folder: str | os.PathLike[str],
+    *,
+    source: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write `model` as a folder that `load` reads; existing files are replaced as one set, config.json last.
+
+    source: provenance for humans, JSON values. dtype: how float parameters are stored (float32, float16, bfloat16); buffers and start
+    states keep theirs. Other weights over an old model remove its fidelity.json, whose numbers would no longer be true.
+    Raises ValueError if the model has no start states or holds NaN, or if dtype cannot hold a weight.
+    """
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"dtype is {dtype}; expected torch.float32, torch.float16 or torch.bfloat16.")
+    if model.initial_states is None or len(model.initial_states.is_first) == 0:
+        raise ValueError("the model has no start states, so nobody could dream it: set model.initial_states to a StartBank first.")
+    folder = Path(folder).expanduser()
+    parameters = {name for name, _ in model.named_parameters()}
+    tensors = {
+        name: tensor.to(dtype) if name in parameters and tensor.dtype == torch.float32 else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    _check_storable(tensors, dtype)
+    starts = dict(model.initial_states.items())
+    _check_storable(starts, torch.float32)
+    contents = {WEIGHTS: weights.to_bytes(tensors), STARTS: weights.to_bytes(starts)}
+    files = {name: (sha256(data), len(data)) for name, data in contents.items()}
+    contents[CONFIG] = write_config(BundleConfig(model.spec, model.config, files, source or {}))
+    if _weights_differ(folder, contents[WEIGHTS]):
+        (folder / FIDELITY).unlink(missing_ok=True)
+    replace_files(folder, contents)
+
+
+def write_fidelity(folder: str | os.PathLike[str], fidelity: dict[str, Any]) -> None:
+    """Put measured numbers beside the model they were measured on. Raises ValueError for NaN and infinity."""
+    replace_files(Path(folder).expanduser(), {FIDELITY: dumps(fidelity)})
+
+
+def _check_storable(tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            hint = "" if dtype == torch.float32 else f", or its weights do not fit into {dtype}"
+            raise ValueError(f"tensor {name!r} holds NaN or infinity{hint}; the model was not saved.")
+
+
+def _weights_differ(folder: Path, data: bytes) -> bool:
+    try:
+        return sha256(read_regular(folder, WEIGHTS, limit=MAX_FILE[WEIGHTS])) != sha256(data)
+    except (InvalidModelError, ModelNotFoundError):
+        return True
+
+
+# ---- finding ------------------------------------------------------------------------------------------------------------
+
+
+def bundled_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in _PRETRAINED.glob(f"*/{CONFIG}"))
+
+
+def load_bundled(name: str, device: str | torch.device = "cpu") -> WorldModel:
+    """Load a model that comes with the package. Raises ModelNotFoundError naming those there are."""
+    if name not in bundled_names():
+        raise ModelNotFoundError(f"no bundled model {quote(name)}; there are: {', '.join(bundled_names()) or 'none'}")
+    model = load(_PRETRAINED / name, device=device)
+    model.source = _BUNDLED + name
+    return model
+
+
+def from_pretrained(model: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> WorldModel:
+    """Load a model folder, a bundled name, or what `WorldModel.source` says. A folder goes before a bundled name.
+
+    Raises ModelNotFoundError if it is neither, else as `load`.
+    """
+    if not isinstance(model, str):
+        return load(model, device=device)
+    folder = Path(model).expanduser()
+    if model.startswith(("./", "../", "~")) or folder.is_absolute() or _exists(folder / CONFIG):
+        return load(folder, device=device)
+    name = model.removeprefix(_BUNDLED)
+    if name != model or name in bundled_names():
+        return load_bundled(name, device)
+    raise ModelNotFoundError(
+        f"no model {quote(model)}: expected a folder with a {CONFIG} (write ./name for one here) "
+        f"or a bundled model: {', '.join(bundled_names()) or 'none'}"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a NUL byte
+        return False
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------------
+
+
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> WorldModel:
+    """Load a model folder: data only, every file checked, frozen and ready to dream.
+
+    Raises ModelNotFoundError (no such model), IncompatibleModelError (another format), InvalidModelError (damaged or forged).
+    """
+    folder = Path(folder).expanduser()
+    config = read_config(folder)
+    where = {name: escape(str(folder / name)) for name in (CONFIG, WEIGHTS, STARTS)}
+    expected = _build(config, torch.device("meta"), where[CONFIG])
+    parameters = sum(tensor.numel() for tensor in expected.state_dict().values())
+    if parameters > _MAX_PARAMETERS:
+        raise InvalidModelError(f"{where[CONFIG]}: describes a model of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
+
+    files = {name: _read_announced(folder, name, config) for name in (WEIGHTS, STARTS)}
+    _check_weights(files[WEIGHTS], expected, where[WEIGHTS])
+    _check_starts(files[STARTS], expected, where[STARTS])
+    tensors, starts = (weights.to_tensors(files[name], where[name]) for name in (WEIGHTS, STARTS))
+    weights.check_finite(tensors, where[WEIGHTS])
+    weights.check_finite(starts, where[STARTS])
+
+    model = _build(config, torch.device("cpu"), where[CONFIG])
+    model.load_state_dict(tensors, strict=True, assign=False)
+    model.requires_grad_(False).eval()
+    model.initial_states = _start_bank(model, starts)
+    _dry_step(model, where[WEIGHTS])
+    model.to(device)
+    model.initial_states = model.initial_states.to(device)
+    model.source = str(folder.absolute())
+    return model
+
+
+def read_fidelity(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The numbers measured on this model, or None if nobody has measured any. Raises InvalidModelError if they are damaged."""
+    folder = Path(folder).expanduser()
+    try:
+        data = read_regular(folder, FIDELITY, limit=_MAX_FIDELITY)
+    except ModelNotFoundError:
+        return None
+    where = escape(str(folder / FIDELITY))
+    fidelity = loads(data, where, limit=_MAX_FIDELITY)
+    if not isinstance(fidelity, dict):
+        raise Place(where).error(f"is {quote(fidelity)}; expected an object")
+    return fidelity
+
+
+def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel:
+    """Make the modules. The parts check their ranges; what slips through (a vector encoder for images) shows on the meta device."""
+    try:
+        with torch.random.fork_rng(devices=[]), device:  # initial weights are thrown away; the caller's generator stays as it was
+            return WorldModel(config.spec, config.model)
+    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise InvalidModelError(f"{where}: spec and model do not fit together ({escape(str(error))})") from error
+
+
+def _read_announced(folder: Path, name: str, config: BundleConfig) -> bytes:
+    where = escape(str(folder / name))
+    digest, size = config.files[name]
+    try:
+        data = read_regular(folder, name, limit=MAX_FILE[name])
+    except ModelNotFoundError as error:
+        raise InvalidModelError(f"{escape(str(folder))}: has no {name} {found_pickles(folder)}".rstrip()) from error
+    weights.check_looks(data, where)
+    if len(data) != size:
+        fact = "truncated" if len(data) < size else "too long"
+        raise InvalidModelError(f"{where}: {fact}: {len(data)} bytes, but {CONFIG} announces {size}")
+    if sha256(data) != digest:
+        raise InvalidModelError(f"{where}: damaged or replaced: sha256 is {sha256(data)}, but {CONFIG} announces {digest}")
+    return data
+
+
+def _check_weights(data: bytes, expected: WorldModel, where: str) -> None:
+    wanted = expected.state_dict()
+    header = weights.read_header(data, where)
+    weights.check_names(header, wanted, where)
+    for name, tensor in wanted.items():
+        weights.check_type(name, header[name], tensor, tuple(tensor.shape), where)
+
+
+def _check_starts(data: bytes, expected: WorldModel, where: str) -> None:
+    wanted = dict(_one_start(expected).items())
+    header = weights.read_header(data, where)
+    weights.check_names(header, wanted, where)
+    shape = header["is_first"].shape
+    rows = shape[0] if shape else 0
+    if not 1 <= rows <= _MAX_STARTS:
+        raise InvalidModelError(f"{where}: tensor 'is_first' has shape {list(shape)}; expected 1 to {_MAX_STARTS} rows")
+    for name, tensor in wanted.items():
+        weights.check_type(name, header[name], tensor, (rows, *tensor.shape[1:]), where)
+
+
+def _one_start(model: WorldModel) -> StartBank:
+    """A bank of one row, which tells what the file must look like."""
+    return StartBank(model.initial(1), torch.zeros(1, dtype=torch.bool, device=model.device))
+
+
+def _start_bank(model: WorldModel, tensors: dict[str, Tensor]) -> StartBank:
+    template = _one_start(model)
+    names = iter([name for name, _ in template.items()])  # map visits the tensors in the order of items
+    return template.map(lambda like: tensors[next(names)].to(like.dtype))
+
+
+@torch.no_grad()
+def _dry_step(model: WorldModel, where: str) -> None:
+    """Dream one step: finite weights can still explode."""
+    assert model.initial_states is not None
+    start = model.initial_states[:4]
+    rows = len(start.is_first)
+    try:
+        action = model.spec.to_model_action(model.spec.to_env_action(torch.zeros(rows, model.spec.action_size)))
+        state = model.step(start.state, action, torch.full((rows, model.noise_lanes), 0.5))
+        outputs = [("action", action), *state.items(), *model.predict(state).items(), ("features", model.features(state))]
+        obs = model.decode(state)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise InvalidModelError(f"{where}: a dream of one step fails ({escape(str(error))})") from error
+    for name, tensor in [*outputs, ("observation", obs)]:
+        if not torch.isfinite(tensor).all():
+            raise InvalidModelError(f"{where}: a dream of one step gives NaN or infinity ({name}); the weights explode")
+    shape = model.spec.observation_space.shape
+    if tuple(obs.shape[1:]) != shape:
+        raise InvalidModelError(f"{where}: decodes observations of shape {list(obs.shape[1:])}; config.json says {shape}")

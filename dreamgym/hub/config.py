@@ -1,0 +1,123 @@
+"""config.json: the one file of a model folder that decides anything, as typed data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+
+from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
+from dreamgym.hub.codec import decode_at, encode
+from dreamgym.hub.files import found_pickles, read_regular
+from dreamgym.hub.spaces import check_keys
+from dreamgym.hub.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
+from dreamgym.models.world_model import WorldModelConfig
+from dreamgym.structs import Spec
+
+__all__ = ["CONFIG", "MAX_FILE", "STARTS", "WEIGHTS", "BundleConfig", "parse_config", "read_config", "write_config"]
+
+FORMAT = "dreamgym-world-model"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, STARTS = "config.json", "model.safetensors", "initial_states.safetensors"
+MAX_FILE = {WEIGHTS: 2 * 1024**3, STARTS: 256 * 1024**2}  # bytes
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """What config.json says. source is provenance for humans: text, never run and never passed to gym.make."""
+
+    spec: Spec
+    model: WorldModelConfig
+    files: dict[str, tuple[str, int]]  # name -> sha256, bytes
+    source: dict[str, Any]
+
+
+def write_config(config: BundleConfig) -> bytes:
+    """The text of config.json, with this package's versions added to the source. Raises TypeError for what cannot be stored."""
+    text = dumps(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "spec": encode(config.spec),
+            "model": encode(config.model),
+            "files": {name: {"sha256": digest, "size": size} for name, (digest, size) in config.files.items()},
+            "source": {**_versions(), **config.source},
+        }
+    )
+    parse_config(text, "the new config.json")  # what we write, we can read
+    return text
+
+
+def read_config(folder: str | os.PathLike[str]) -> BundleConfig:
+    """Read only config.json: what the model is, without its weights. Raises as `load`."""
+    folder = Path(folder).expanduser()
+    try:
+        data = read_regular(folder, CONFIG, limit=MAX_BYTES)
+    except ModelNotFoundError as error:
+        if found_pickles(folder):
+            raise InvalidModelError(f"{error} {found_pickles(folder)}") from error
+        raise
+    return parse_config(data, escape(str(folder / CONFIG)))
+
+
+def parse_config(data: bytes, where: str) -> BundleConfig:
+    """Check and decode the text of a config.json. Raises IncompatibleModelError or InvalidModelError."""
+    top = Place(where)
+    value = loads(data, where)
+    if not isinstance(value, dict):
+        raise top.error(f"is {quote(value)}; expected an object")
+    _check_format(value, where)
+    check_keys(value, ("format", "format_version", "spec", "model", "files", "source"), top)
+    if not isinstance(value["source"], dict):
+        raise top.key("source").error(f"is {quote(value['source'])}; expected an object")
+    return BundleConfig(
+        spec=decode_at(Spec, value["spec"], top.key("spec")),
+        model=decode_at(WorldModelConfig, value["model"], top.key("model")),
+        files=_parse_files(value["files"], top.key("files")),
+        source=value["source"],
+    )
+
+
+def _check_format(value: dict[str, Any], where: str) -> None:
+    if value.get("format") != FORMAT:
+        raise IncompatibleModelError(
+            f"{where}: not a dreamgym world model; its format is {quote(value.get('format'))}, expected '{FORMAT}'"
+        )
+    version = value.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise IncompatibleModelError(
+            f"{where}: saved with model format {version}; this dreamgym ({importlib.metadata.version('dreamgym')}) reads up to "
+            f"{FORMAT_VERSION}. Run: pip install -U dreamgym"
+        )
+    if type(version) is not int or version < 1:
+        raise IncompatibleModelError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
+
+
+def _parse_files(value: Any, place: Place) -> dict[str, tuple[str, int]]:
+    """The names must be our two constants; they are compared, never joined to a path."""
+    if not isinstance(value, dict):
+        raise place.error(f"is {quote(value)}; expected an object")
+    check_keys(value, (WEIGHTS, STARTS), place)
+    found = {}
+    for name, limit in MAX_FILE.items():
+        entry, at = value[name], place.key(name)
+        if not isinstance(entry, dict):
+            raise at.error(f"is {quote(entry)}; expected an object")
+        check_keys(entry, ("sha256", "size"), at)
+        digest, size = entry["sha256"], entry["size"]
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise at.key("sha256").error(f"is {quote(digest)}; expected 64 lower-case hexadecimal digits")
+        if type(size) is not int or not 1 <= size <= limit:
+            raise at.key("size").error(f"is {quote(size)}; expected 1 to {limit} bytes")
+        found[name] = (digest, size)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {"dreamgym": importlib.metadata.version("dreamgym"), "torch": str(torch.__version__), "gymnasium": gymnasium.__version__}

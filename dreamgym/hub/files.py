@@ -1,0 +1,97 @@
+"""Files of a model folder: read only if they are plain files of the announced size, replaced only as a complete set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from dreamgym.errors import InvalidModelError, ModelNotFoundError
+from dreamgym.hub.strict_json import escape
+
+__all__ = ["found_pickles", "read_regular", "replace_files", "sha256"]
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_regular(folder: Path, name: str, *, limit: int) -> bytes:
+    """Read `folder/name`, a constant name of ours, if it is a plain file of at most `limit` bytes.
+
+    Raises ModelNotFoundError if nothing of the kind is there, InvalidModelError for links, pipes, devices and oversize.
+    """
+    path = folder / name
+    where = escape(str(path))
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFoundError(_absence(folder, name)) from error
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:  # a name too long for the system, or with a NUL byte
+        raise ModelNotFoundError(f"{escape(str(folder))}: not a usable path ({escape(str(error))})") from error
+    # A link could point anywhere on this machine, and opening a pipe would wait for ever: look before opening.
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
+    if status.st_size > limit:
+        raise InvalidModelError(f"{where}: {status.st_size} bytes; the limit is {limit}")
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        raise InvalidModelError(f"{where}: cannot be opened ({error.strerror})") from error
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise InvalidModelError(f"{where}: more than {limit} bytes, the limit")
+    return data
+
+
+def found_pickles(folder: Path) -> str:
+    """A remark on files that look like the pickles other libraries save; empty if there are none."""
+    found = sorted(escape(entry.name) for entry in folder.iterdir() if entry.suffix in _PICKLES) if folder.is_dir() else []
+    return f"(found {', '.join(found[:5])}; dreamgym does not load pickle files)" if found else ""
+
+
+def _absence(folder: Path, name: str) -> str:
+    shown = escape(str(folder))
+    if not folder.exists():
+        return f"{shown}: no such folder; expected a saved dreamgym model"
+    if not folder.is_dir():
+        return f"{shown}: not a folder; expected a saved dreamgym model"
+    return f"{shown}: not a dreamgym model, it has no {name}"
+
+
+def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write all files beside `folder`'s, then swap them in one after the other; readers see whole files only.
+
+    The last name is the one that vouches for the others, so an interrupted first save leaves no model rather than half of one.
+    Ctrl-C during the swap finishes it first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staging:
+        moves = [(Path(staging, name), folder / name) for name in contents]
+        for (staged, _), data in zip(moves, contents.values()):
+            with open(staged, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        try:
+            _swap(moves)
+        except KeyboardInterrupt:
+            _swap(moves)
+            raise
+
+
+def _swap(moves: list[tuple[Path, Path]]) -> None:
+    for staged, final in moves:
+        if staged.exists():
+            os.replace(staged, final)
