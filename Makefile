@@ -1,0 +1,47 @@
+# Needs python3 (3.10 to 3.13, with venv) and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+ONE_THREAD := OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test gates bench lint types fmt clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: $(STAMP)  ## create .venv with dreamgym and everything its tests need
+
+# torch goes first, so that its index can be chosen: with TORCH_INDEX=<a CPU-only wheel index> a machine without a GPU saves 3 GB
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)  ## the main job: train a policy in the CarRacing dream, drive the real track, write demo/
+	$(BIN)/dreamgym demo
+
+test: $(STAMP) lint types  ## what must hold before a commit (under 15 minutes)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+gates: $(STAMP)  ## learning results that take minutes to hours
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## speed of dreaming, beside the machine's ceiling
+	$(BIN)/python benchmarks/imagination.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+fmt: $(STAMP)  ## format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what was built, not what was learnt
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
