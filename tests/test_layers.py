@@ -17,7 +17,7 @@ LAYERS = [
     {"dreams", "agents"},  # faces of a model | behaviours
     {"evaluation", "hub"},  # judge | keep and share
     {"training"},  # where waking and dreaming meet
-    {"registration", "demo"},
+    {"registration", "demo", "sb3"},  # doors
     {"cli"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
