@@ -1,0 +1,212 @@
+"""How far a dream is from reality, in numbers that ship with the model (`fidelity.json`).
+
+Three views, since none is enough alone: errors on held-out real sequences, returns of blind policies in both worlds, and one
+trained policy's returns in both worlds. In the TakeCover prototype only the second noticed a badly calibrated end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamgym.evaluation.comparison import awake_env, compare, judging_dream
+from dreamgym.evaluation.policies import OpenLoopPolicy, open_loop_policies, random_policy
+from dreamgym.evaluation.prediction_errors import correlation, one_step_errors, open_loop_errors
+from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
+from dreamgym.structs import Policy, SequenceBatch
+
+__all__ = [
+    "FixedPolicyFidelity",
+    "fixed_policy_fidelity",
+    "measure",
+    "one_step_errors",
+    "open_loop_errors",
+    "open_loop_policies",
+    "spearman",
+    "versions",
+    "write_fidelity",
+]
+
+FORMAT = 1
+ENDS_EARLY = 0.95  # share of the time limit below which episodes count as ending early
+
+
+@dataclass(frozen=True)
+class FixedPolicyFidelity:
+    """Returns of the same blind policies in the dream and in reality."""
+
+    dream: Mapping[str, Returns]
+    real: Mapping[str, Returns]
+    max_episode_steps: int
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """Spearman's, of mean returns: does the dream rank behaviours as the world does? None if all are equal in one of the two."""
+        return spearman(*self._means())
+
+    @property
+    def linear_correlation(self) -> float | None:
+        """Pearson's, of mean returns."""
+        return correlation(*self._means())
+
+    @property
+    def log_length_ratio(self) -> float | None:
+        """Root mean square of ln(dream length / real length), over policies whose episodes end early in one of the worlds."""
+        limit = ENDS_EARLY * self.max_episode_steps
+        pairs = [(self.dream[name].mean_length, self.real[name].mean_length) for name in self.real]
+        ratios = [math.log(dream / real) for dream, real in pairs if min(dream, real) < limit]
+        return math.sqrt(sum(ratio**2 for ratio in ratios) / len(ratios)) if ratios else None
+
+    def table(self) -> str:
+        """Plain text, and the correlations below."""
+        width = max(len("policy"), *map(len, self.real))
+        lines = [f"{'policy':{width}}  {'real return':>22}  {'dream return':>22}  {'real steps':>10}  {'dream steps':>11}"]
+        for name, real in self.real.items():
+            dream = self.dream[name]
+            returns = [f"{each.mean:.1f} ± {each.std:.1f}" for each in (real, dream)]
+            lines.append(f"{name:{width}}  {returns[0]:>22}  {returns[1]:>22}  {real.mean_length:>10.1f}  {dream.mean_length:>11.1f}")
+        numbers = (self.rank_correlation, self.linear_correlation, self.log_length_ratio)
+        rank, linear, ratio = ("undefined" if number is None else f"{number:.2f}" for number in numbers)
+        return "\n".join([*lines, f"rank correlation {rank}, linear correlation {linear}, r.m.s. log ratio of lengths {ratio}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Summaries per policy and the three agreements."""
+        return {
+            "rank_correlation": self.rank_correlation,
+            "linear_correlation": self.linear_correlation,
+            "log_length_ratio": self.log_length_ratio,
+            "policies": {name: {"real": _brief(self.real[name]), "dream": _brief(self.dream[name])} for name in self.real},
+        }
+
+    def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array([self.dream[name].mean for name in self.real]), np.array([self.real[name].mean for name in self.real])
+
+
+def fixed_policy_fidelity(
+    model: Any,
+    env_fn: Callable[[], Any] | None = None,
+    policies: Mapping[str, OpenLoopPolicy] | None = None,
+    episodes: int = 20,
+    seed: int = report_seeds(1)[0],
+    *,
+    progress: bool = False,
+) -> FixedPolicyFidelity:
+    """Score blind policies in the dream and in reality.
+
+    env_fn builds the real env (single or vector) as preprocessed for `model`; by default from the model's Spec. `policies` defaults to
+    `open_loop_policies`. Episode k is seeded seed + k in both worlds; the seeds have nothing to do with each other across worlds.
+    """
+    blind = open_loop_policies(model.spec.action_space, seed) if policies is None else policies
+    seeds = range(seed, seed + episodes)
+    dream = judging_dream(model, episodes)
+    real = awake_env(model, obs_type=None) if env_fn is None else env_fn()
+    try:
+        dreamt = {name: evaluate(policy, dream, seeds=seeds, progress=progress) for name, policy in blind.items()}
+        lived = {name: evaluate(policy, real, seeds=seeds, progress=progress) for name, policy in blind.items()}
+    finally:
+        dream.close()
+        real.close()
+    return FixedPolicyFidelity(dreamt, lived, model.spec.max_episode_steps)
+
+
+def measure(
+    model: Any,
+    held_out: SequenceBatch,
+    *,
+    agent: Policy | None = None,
+    env_fn: Callable[[], Any] | None = None,
+    policies: Mapping[str, OpenLoopPolicy] | None = None,
+    episodes: int = 20,
+    seeds: Sequence[int] | None = None,
+    context: int = 5,
+    data: Mapping[str, Any] | None = None,
+    thresholds: Sequence[float] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All of `fidelity.json`: errors on held_out [B,T], the blind policies, and `agent`'s returns in the dream and awake.
+
+    Numbers have 6 significant digits; what is undefined is None.
+
+    `data` says what the model was trained on, such as {"env_steps": 10000, "episodes": 50}; `notes` is stored as given. `agent` must act
+    on the model's latents. env_fn is as in `fixed_policy_fidelity` and is not used for the agent, who needs the filter.
+    """
+    chosen = report_seeds(episodes) if seeds is None else tuple(seeds)
+    fixed = fixed_policy_fidelity(model, env_fn, policies, len(chosen), chosen[0])
+    blind = {"random actions": random_policy(model.spec.action_space)}
+    rows = {"sequences": len(held_out.reward), "length": held_out.reward.shape[1], "ends": int(held_out.is_terminal.sum())}
+    measured = {
+        "format": FORMAT,
+        "env_id": model.spec.env_id,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "versions": versions(),
+        "data": {**(data or {}), "held_out": rows},
+        "one_step": one_step_errors(model, held_out, context=context),
+        "open_loop": {
+            "context": context,
+            "mean_noise": open_loop_errors(model, held_out, context=context),
+            "sampled_noise": open_loop_errors(model, held_out, context=context, sampled=True),
+        },
+        "fixed_policies": fixed.to_json(),
+        "policy": None if agent is None else compare(agent, model, seeds=chosen, thresholds=thresholds, baselines=blind).to_json(),
+        "notes": dict(notes or {}),
+    }
+    return _rounded(measured)
+
+
+def write_fidelity(folder: str | Path, fidelity: Mapping[str, Any]) -> Path:
+    """Write `fidelity.json` whole or not at all: sorted keys, 6 significant digits, null for what is undefined. Returns its path."""
+    path = Path(folder) / "fidelity.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_rounded(dict(fidelity)), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fidelity")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)  # mkstemp's 0600 would travel into the bundle
+    os.replace(temporary, path)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes the numbers; packages that are not installed are left out."""
+    found = {}
+    for package in ("dreamgym", "torch", "numpy", "gymnasium", "stable-baselines3", "box2d-py", "box2d", "vizdoom"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> float | None:
+    """Rank correlation with average ranks for ties; None where one side does not vary."""
+    return correlation(_ranks(first), _ranks(second))
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+
+
+def _brief(returns: Returns) -> dict[str, Any]:
+    return {"mean": returns.mean, "std": returns.std, "n": returns.n, "mean_length": returns.mean_length, "first_seed": returns.seeds[0]}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(entry) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{float(value):.6g}") if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,0 +1,152 @@
+"""Policies that never look: the yardsticks that tell whether a dream's returns, or an agent's eyes, mean anything.
+
+A blind sweep gets 849 in Doom TakeCover, where a dream-trained agent gets 957: a score alone does not show that an agent sees.
+Scored in the dream and in reality, the same policies show whether the dream ranks behaviours as the world does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dreamgym import noise
+
+__all__ = ["OpenLoopPolicy", "constant_policies", "open_loop_policies", "random_policy"]
+
+SWITCH_PERIODS = (1, 4, 16, 64)  # steps between reversals; the best sweeps of Pendulum (16) and of TakeCover (16 to 64) lie among them
+STICKY_STEPS = 8
+
+
+@dataclass(frozen=True)
+class OpenLoopPolicy:
+    """A policy whose actions depend on the step and on the seed, never on the observation.
+
+    Takes batches only (observations [B,...]), as `evaluate` and SB3's `evaluate_policy` give them. `state` is int64 [B,3]: the row's
+    episode, its step, and how many episodes were begun so far; so the object itself never changes and may be shared.
+
+    kind "cycle" plays `actions` [N,...] in turn, each for `period` steps; "random" draws uniformly anew every `period` steps, with a
+    random phase per episode so that all episodes do not change in the same step.
+    """
+
+    kind: Literal["cycle", "random"]
+    action_space: spaces.Space[Any]
+    period: int = 1
+    actions: tuple[Any, ...] = ()
+    seed: int = 0
+
+    def predict(
+        self,
+        observation: Any,
+        state: NDArray[np.int64] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Actions of a batch, and the advanced counters. `deterministic` changes nothing: the seed decides."""
+        counters = _start(_batch_size(observation), state, episode_start)
+        episode, step = counters[:, 0], counters[:, 1]
+        actions = self._cycle(step) if self.kind == "cycle" else self._random(episode, step)
+        return actions, counters + np.array([0, 1, 0])
+
+    def _cycle(self, step: NDArray[np.int64]) -> NDArray[Any]:
+        chosen = np.asarray(self.actions, dtype=self.action_space.dtype)
+        return chosen[(step // self.period) % len(self.actions)]
+
+    def _random(self, episode: NDArray[np.int64], step: NDArray[np.int64]) -> NDArray[Any]:
+        seed, begun = torch.tensor(self.seed), torch.from_numpy(episode)
+        phase = (noise.uniform(seed, begun, torch.tensor(-1), 1)[:, 0].numpy() * self.period).astype(np.int64)
+        lanes = max(1, int(np.prod(self.action_space.shape or ())))
+        drawn = noise.uniform(seed, begun, torch.from_numpy((step + phase) // self.period), lanes).numpy()
+        return _from_unit(self.action_space, drawn)
+
+
+def open_loop_policies(action_space: spaces.Space[Any], seed: int = 0) -> dict[str, OpenLoopPolicy]:
+    """At least eight blind policies by name: constants, two actions in turn with several periods, uniform and sticky random.
+
+    Deterministic given the seed. A Box's first dimension does the switching, the others rest a fifth above their middle (in CarRacing:
+    steer left and right with a little gas). Raises TypeError unless the space is Discrete or a one-dimensional, finite Box.
+    """
+    _check(action_space)
+    policies = dict(constant_policies(action_space))
+    first, second = _two_actions(action_space)
+    for period in SWITCH_PERIODS:
+        policies[f"switch {period}"] = OpenLoopPolicy("cycle", action_space, period, (first, second))
+    policies["random"] = random_policy(action_space, seed)
+    policies[f"sticky random {STICKY_STEPS}"] = OpenLoopPolicy("random", action_space, STICKY_STEPS, seed=seed + 1)
+    return policies
+
+
+def constant_policies(action_space: spaces.Space[Any]) -> dict[str, OpenLoopPolicy]:
+    """Always the same action: each class (first three), or a Box's middle, and half of the way up and down its first dimensions."""
+    _check(action_space)
+    if isinstance(action_space, spaces.Discrete):
+        start = int(action_space.start)
+        actions = {f"always {start + index}": np.int64(start + index) for index in range(min(3, int(action_space.n)))}
+    else:
+        width = int(np.prod(action_space.shape or ()))
+        actions = {"always middle": _at(action_space, np.zeros(width))}
+        for dimension in range(min(2, width)):
+            for sign in (-0.5, 0.5):
+                position = np.zeros(width)
+                position[dimension] = sign
+                actions[f"always a{dimension}={sign:+}"] = _at(action_space, position)
+    return {name: OpenLoopPolicy("cycle", action_space, 1, (action,)) for name, action in actions.items()}
+
+
+def random_policy(action_space: spaces.Space[Any], seed: int = 0) -> OpenLoopPolicy:
+    """Uniform random actions, anew every step."""
+    _check(action_space)
+    return OpenLoopPolicy("random", action_space, 1, seed=seed)
+
+
+def _two_actions(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    if isinstance(space, spaces.Discrete):
+        return np.int64(space.start), np.int64(space.start + space.n - 1)
+    position = np.full(int(np.prod(space.shape or ())), 0.2)
+    ends = []
+    for end in (-1.0, 1.0):
+        position[0] = end
+        ends.append(_at(space, position))
+    return ends[0], ends[1]
+
+
+def _at(space: spaces.Space[Any], position: NDArray[np.float64]) -> NDArray[Any]:
+    """The action at a position in [-1,1] per dimension."""
+    return _from_unit(space, (position[None] + 1.0) * 0.5)[0]
+
+
+def _from_unit(space: spaces.Space[Any], fraction: NDArray[Any]) -> NDArray[Any]:
+    """Fractions in [0,1] [B,lanes] -> env actions [B,...]."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start) + np.minimum((fraction[:, 0] * int(space.n)).astype(np.int64), int(space.n) - 1)
+    assert isinstance(space, spaces.Box)
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    return (low + fraction * (high - low)).astype(space.dtype).reshape((len(fraction), *space.shape))
+
+
+def _check(space: spaces.Space[Any]) -> None:
+    finite_box = isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.isfinite([space.low, space.high]).all())
+    if not (finite_box or isinstance(space, spaces.Discrete)):
+        raise TypeError(f"no blind policies for action space {space}; expected Discrete or a one-dimensional Box with finite bounds.")
+
+
+def _batch_size(observation: Any) -> int:
+    while isinstance(observation, dict):
+        observation = next(iter(observation.values()))
+    return len(observation)
+
+
+def _start(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Counters of this step; rows that begin an episode get the next free episode number."""
+    if state is None:
+        return np.stack([np.arange(rows), np.zeros(rows, np.int64), np.full(rows, rows)], 1)
+    counters = state.copy()
+    if episode_start is not None and (begins := np.asarray(episode_start, bool) & (state[:, 1] > 0)).any():
+        counters[begins, 0] = state[0, 2] + np.arange(begins.sum())
+        counters[begins, 1] = 0
+        counters[:, 2] += begins.sum()
+    return counters

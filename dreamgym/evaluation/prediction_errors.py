@@ -1,0 +1,192 @@
+"""How wrong a model is about real sequences it never trained on: one step ahead, and open loop over longer and longer horizons.
+
+Every error stands beside what a trivial guess would get, because an error without a yardstick says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamgym import noise as streams
+from dreamgym.structs import SequenceBatch
+
+__all__ = ["one_step_errors", "open_loop_errors"]
+
+HORIZONS = (1, 5, 10, 25, 50)
+SAMPLES_SEED = 7_000_000
+
+
+def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5) -> dict[str, Any]:
+    """Errors of predicting the next row from the posterior of all rows before it; rows [B,T] of held-out real experience.
+
+    The first `context` rows of each sequence are only observed, since memory starts empty there. Steps take mean noise. Keys as in
+    `open_loop_errors`. Raises ValueError unless T > context.
+    """
+    _check(rows, context, 1)
+    found = _Errors(model, rows, *_mean_and_scale(rows))
+    with torch.inference_mode(), _evaluating(model):
+        state = model.initial(len(rows.reward))
+        for t in range(rows.reward.shape[1] - 1):
+            state = _observe(model, state, rows, t)
+            if t + 1 >= context:
+                arrived = model.step(state, rows.prev_action[:, t + 1], _mean_noise(model, len(rows.reward)))
+                found.add(arrived, t + 1, last=t, counts=~rows.is_first[:, t + 1])
+    return found.summary()
+
+
+def open_loop_errors(
+    model: Any,
+    rows: SequenceBatch,
+    horizons: Sequence[int] = HORIZONS,
+    context: int = 5,
+    *,
+    sampled: bool = False,
+    seed: int = SAMPLES_SEED,
+) -> dict[str, dict[str, Any]]:
+    """Errors after h steps of dreaming with the real actions, for each h: {"5": {...}, ...}. rows [B,T] as in `one_step_errors`.
+
+    The first `context` rows are observed with mean noise, then the prior runs without seeing anything, with mean noise or, if `sampled`,
+    with noise drawn from `seed`. An episode that ends leaves the later horizons; those that do not fit into T, or that no episode
+    reaches, are left out. Observation errors are root mean squares: images in [0,1], vectors in standard deviations of `rows`.
+
+    Keys: n; reward_mae, reward_mae_of_mean (guessing the mean), reward_correlation; obs_rmse, obs_rmse_of_mean, obs_rmse_of_repeat
+    (guessing the last seen observation); continue_brier, ends, and where there are ends, end_precision and end_recall at 0.5.
+    A quantity that is undefined is None.
+    """
+    _check(rows, context, min(horizons))
+    B, T = rows.reward.shape
+    mean, scale = _mean_and_scale(rows)
+    wanted = [horizon for horizon in sorted(set(horizons)) if context - 1 + horizon < T]
+    seeds = torch.arange(B, device=rows.reward.device) + seed
+    errors: dict[str, dict[str, Any]] = {}
+    with torch.inference_mode(), _evaluating(model):
+        state = model.initial(B)
+        for t in range(context):
+            state = _observe(model, state, rows, t)
+        alive = torch.ones_like(rows.is_first[:, 0])
+        for horizon in range(1, wanted[-1] + 1):
+            row = context - 1 + horizon
+            alive = alive & ~rows.is_first[:, row]
+            counter = torch.full_like(seeds, horizon)
+            drawn = streams.uniform(seeds, torch.zeros_like(seeds), counter, model.noise_lanes) if sampled else _mean_noise(model, B)
+            state = model.step(state, rows.prev_action[:, row], drawn)
+            if horizon in wanted and bool(alive.any()):
+                found = _Errors(model, rows, mean, scale)
+                found.add(state, row, last=context - 1, counts=alive)
+                errors[str(horizon)] = found.summary()
+    return errors
+
+
+@dataclass
+class _Errors:
+    """Collects predictions beside what happened."""
+
+    model: Any
+    rows: SequenceBatch
+    mean: Tensor  # [...] of the observations
+    scale: Tensor  # [...] what an observation error of 1 means
+    reward: list[NDArray[Any]] = field(default_factory=list)  # [2,N]: predicted, real
+    ends: list[NDArray[Any]] = field(default_factory=list)  # [2,N]: continue_prob, whether it went on
+    squares: list[NDArray[Any]] = field(default_factory=list)  # [3,N]: of the model, of the mean, of repeating
+
+    def add(self, state: Any, row: int, *, last: int, counts: Tensor) -> None:
+        """Judge `state` against row `row`; `last` is the row seen last; `counts` [B] says which sequences count."""
+        if not bool(counts.any()):
+            return
+        told = self.model.predict(state)
+        self.reward.append(_pair(told.reward, self.rows.reward[:, row], counts))
+        self.ends.append(_pair(told.continue_prob, (~self.rows.is_terminal[:, row]).float(), counts))
+        visible = counts & self.rows.valid[:, row] & self.rows.valid[:, last]
+        if hasattr(self.model, "decode") and bool(visible.any()):
+            real, seen = self.rows.obs[visible, row].float(), self.rows.obs[visible, last].float()
+            guesses = (self.model.decode(state[visible]).float(), self.mean.expand_as(real), seen)
+            errors = [((guess - real) / self.scale).square().flatten(1).mean(1) for guess in guesses]
+            self.squares.append(torch.stack(errors).cpu().numpy())
+
+    def summary(self) -> dict[str, Any]:
+        """The keys that `open_loop_errors` documents."""
+        if not self.reward:
+            return {"n": 0}
+        guess, real = np.concatenate(self.reward, 1).astype(np.float64)
+        mean_reward = float(self.rows.reward[~self.rows.is_first].mean())
+        summary: dict[str, Any] = {
+            "n": len(real),
+            "reward_mae": float(np.abs(guess - real).mean()),
+            "reward_mae_of_mean": float(np.abs(mean_reward - real).mean()),
+            "reward_correlation": correlation(guess, real),
+        }
+        if self.squares:
+            names = ("obs_rmse", "obs_rmse_of_mean", "obs_rmse_of_repeat")
+            summary |= zip(names, np.sqrt(np.concatenate(self.squares, 1).mean(1)).tolist())
+        return summary | self._end_summary()
+
+    def _end_summary(self) -> dict[str, Any]:
+        continue_prob, went_on = np.concatenate(self.ends, 1).astype(np.float64)
+        said, ended = continue_prob < 0.5, went_on < 0.5
+        hits = int((said & ended).sum())
+        return {
+            "continue_brier": float(np.square(continue_prob - went_on).mean()),
+            "ends": int(ended.sum()),
+            "end_precision": hits / int(said.sum()) if said.any() and ended.any() else None,
+            "end_recall": hits / int(ended.sum()) if ended.any() else None,
+        }
+
+
+def _mean_and_scale(rows: SequenceBatch) -> tuple[Tensor, Tensor]:
+    """The mean observation, and 255 for images or each dimension's standard deviation for vectors."""
+    sums = [obs[valid].float().sum(0) for obs, valid in zip(rows.obs, rows.valid)]  # one sequence at a time: images as floats are big
+    mean = torch.stack(sums).sum(0) / rows.valid.sum().clamp(min=1)
+    if rows.obs.dtype == torch.uint8:
+        return mean, torch.full_like(mean, 255.0)
+    return mean, rows.obs[rows.valid].float().std(0, correction=0).clamp(min=1e-6)
+
+
+def correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
+    """Pearson's; None where one of the two does not vary."""
+    if len(first) < 2 or np.std(first) < 1e-12 or np.std(second) < 1e-12:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+class _evaluating:
+    """Switch dropout and the like off, and back to what it was."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.was = model, bool(getattr(model, "training", False))
+
+    def __enter__(self) -> None:
+        if self.was:
+            self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        if self.was:
+            self.model.train()
+
+
+def _observe(model: Any, state: Any, rows: SequenceBatch, t: int) -> Any:
+    noise = _mean_noise(model, len(rows.reward))
+    return model.observe(state, rows.prev_action[:, t], rows.obs[:, t], rows.is_first[:, t], noise)
+
+
+def _mean_noise(model: Any, rows: int) -> Tensor:
+    like = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    return torch.full((rows, model.noise_lanes), 0.5, device=like.device if like is not None else "cpu")
+
+
+def _pair(guess: Tensor, real: Tensor, counts: Tensor) -> NDArray[Any]:
+    return torch.stack([guess[counts].float(), real[counts].float()]).cpu().numpy()
+
+
+def _check(rows: SequenceBatch, context: int, horizon: int) -> None:
+    length = rows.reward.shape[1]
+    if context < 1 or horizon < 1:
+        raise ValueError(f"context is {context} and the shortest horizon {horizon}; expected at least 1 row of each.")
+    if length < context + horizon:
+        raise ValueError(f"sequences have {length} rows; expected at least context + horizon = {context + horizon}.")

@@ -1,0 +1,50 @@
+"""The command line answers at once, says what is wrong, and calls the public functions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamgym import cli
+from dreamgym.evaluation.comparison import Comparison
+from dreamgym.evaluation.returns import Returns
+
+HEAVY = "torch", "stable_baselines3", "cv2", "PIL"
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
+    probe = (
+        "import sys\nfrom dreamgym import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit as leave:\n    assert leave.code == 0\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+    assert all(command in done.stdout for command in ("fit", "play", "evaluate", "report", "demo"))
+
+
+@pytest.mark.parametrize("command", ["fit", "play", "evaluate", "report", "demo"])
+def test_every_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        cli.main([command, "--help"])
+    assert leave.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"usage: dreamgym {command}" in lines[0]
+
+
+def test_a_model_that_does_not_exist_is_a_message_and_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "no-such-model"]) == 1
+    assert "no-such-model" in capsys.readouterr().err
+
+
+def test_report_turns_saved_numbers_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    returns = Returns((1.0, 2.0), (3, 4), (1_000_000, 1_000_001))
+    numbers = tmp_path / "numbers.json"
+    numbers.write_text(json.dumps(Comparison("Line-v0", returns, returns).to_json()))
+    assert cli.main(["report", str(numbers), "--out", str(tmp_path / "page.html"), "--title", "Hello"]) == 0
+    assert "<h1>Hello</h1>" in (tmp_path / "page.html").read_text()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
