@@ -81,7 +81,7 @@ class ActorCritic(nn.Module):
             return OneHotPolicy(raw)
         return TanhNormal.from_raw(raw, init_std=self.config.init_std, min_std=self.config.min_std)
 
-    def seed(self, seed: int) -> None:
+    def reseed(self, seed: int) -> None:
         """Restart the generator that `predict` explores with."""
         self._generator.manual_seed(seed)
 
@@ -134,7 +134,7 @@ class ActorCritic(nn.Module):
         value = self.critic(features).float().view(N, H)
         slow_value = self.slow_critic(features).float().view(N, H)
         discount = config.discount * continue_prob
-        returns = lambda_returns(reward[:, :-1], discount[:, :-1], torch.cat([slow_value[:, :1], slow_value[:, 1:]], 1), lambda_=config.lambda_)
+        returns = lambda_returns(reward[:, :-1], discount[:, :-1], slow_value, lambda_=config.lambda_)
         weight = discount_weights(discount[:, :-1]).detach()
         entropy = torch.stack(entropies, 1)
         # Step h's action leads to state h, whose return is returns[h]: the entropy of the same step joins it.

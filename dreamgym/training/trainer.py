@@ -1,0 +1,383 @@
+"""The stages of a run and its checkpoints: prefill, autoencoder, rounds of learn and validate, the final choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamgym.agents.actor_critic import ActorCritic
+from dreamgym.agents.belief import BeliefPolicy
+from dreamgym.data import collection as collecting
+from dreamgym.data import collectors
+from dreamgym.data.replay import Replay
+from dreamgym.errors import NonFiniteLossError
+from dreamgym.hub import bundle
+from dreamgym.models.calibration import calibrate_uncertainty, fit_ensemble_scaling, start_bank
+from dreamgym.models.ensemble import Ensemble
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import SequenceBatch, Spec
+from dreamgym.training.learners import AgentLearner, AutoencoderLearner, ModelLearner, Randomness
+from dreamgym.training.logger import MetricsLog
+from dreamgym.training.presets import Preset
+
+__all__ = ["Trainer"]
+
+# Seeds of real episodes. Reports use evaluation.returns' own range, which neither of these ever enters.
+TRAINING_SEEDS = 100_000
+VALIDATION_SEEDS = 500_000
+_CHECKPOINT_EVERY = 500  # steps
+_LOG_EVERY = 50
+
+
+@dataclass
+class Candidate:
+    """A model and agent that were judged awake, with the returns that judged them."""
+
+    round: int
+    returns: list[float]
+    weights: dict[str, dict[str, Tensor]]
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.returns))
+
+
+class Trainer:
+    """Owns everything a run changes. `run` walks through the stages; `progress` = (stage, step) says where it stands."""
+
+    def __init__(
+        self, spec: Spec, preset: Preset, *, seed: int, device: str, folder: Path, progress: bool, env: gym.Env[Any, Any] | None
+    ) -> None:
+        self.spec, self.preset, self.seed, self.folder, self.env = spec, preset, seed, folder, env
+        self.log = MetricsLog(folder, progress=progress)
+        self.replay = Replay(spec, folder / "replay" / "train")
+        self.held_out = Replay(spec, folder / "replay" / "held_out")
+        with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed, the caller's generator on nothing here
+            torch.manual_seed(seed)
+            self.model = WorldModel(spec, preset.model).to(device)
+            self.agent = ActorCritic(spec, self.model.core.feature_size, preset.agent, seed=seed).to(device)
+        randomness = Randomness(seed)
+        self.autoencoder = AutoencoderLearner(self.model, preset, randomness) if preset.autoencoder else None
+        self.model_learner = ModelLearner(self.model, preset, randomness)
+        self.agent_learner = AgentLearner(self.agent, self.model, preset, randomness)
+        self.codes: Tensor | None = None
+        self.candidates: list[Candidate] = []
+        self.recent_from = 0
+        self.stage, self.step, self.model_steps, self.agent_steps, self.real_steps = 0, 0, 0, 0, 0
+        self.stages: list[tuple[str, Callable[[], None]]] = self._plan()
+
+    # ---- the plan -----------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> list[tuple[str, Callable[[], None]]]:
+        stages: list[tuple[str, Callable[[], None]]] = []
+        if self.env is not None:
+            stages.append(("prefill", self._prefill))
+        if self.autoencoder is not None:
+            stages.append(("autoencoder", self._learn_autoencoder))
+        for number in range(self.preset.collection.rounds):
+            stages.append((f"round {number}: learn", self._learn))
+            stages.append((f"round {number}: awake", lambda number=number: self._judge(number)))  # type: ignore[misc]
+        stages.append(("final choice", self._choose))
+        return stages
+
+    def use_dataset(self, dataset: Replay) -> None:
+        """Train offline from a filled replay; its last tenth of episodes is held out. Copies nothing if already copied."""
+        episodes = dataset.episodes
+        if len(episodes) < 2:
+            raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
+        if len(self.replay) or len(self.held_out):
+            return
+        split = len(episodes) - max(1, len(episodes) // 10)
+        for number, (start, stop) in enumerate(episodes):
+            _copy_episode(dataset, start, stop, self.replay if number < split else self.held_out)
+        self.recent_from = len(self.replay)
+
+    def run(self) -> dict[str, Any]:
+        """Do the stages that are left; returns the final metrics."""
+        while self.stage < len(self.stages):
+            name, stage = self.stages[self.stage]
+            self.log.say(f"[{self.spec.env_id} / {self.preset.name} / seed {self.seed}] {name}")
+            stage()
+            self.stage, self.step = self.stage + 1, 0
+            self.checkpoint()
+        best = self.candidates[0] if self.candidates else None
+        return {
+            "env_steps": self.real_steps * self.spec.preprocess.action_repeat,
+            "model_steps": self.model_steps,
+            "agent_steps": self.agent_steps,
+            "validation": None if best is None else {"round": best.round, "mean": best.score, "returns": best.returns},
+            "uncertainty": [float(self.model.uncertainty_median), float(self.model.uncertainty_scale)],
+        }
+
+    # ---- real experience ----------------------------------------------------------------------------------------------
+
+    @property
+    def _budget(self) -> int:
+        """Agent steps of the whole run."""
+        return self.preset.collection.env_steps // self.spec.preprocess.action_repeat
+
+    def _prefill(self) -> None:
+        settings = self.preset.collection
+        assert self.env is not None
+        stats = collecting.collect(
+            self.env,
+            self._random_policy,
+            _Split(self.replay, self.held_out, settings.held_out_every),
+            steps=int(self._budget * settings.prefill),
+            seed=TRAINING_SEEDS + 10_000 * self.seed,
+            max_episode_steps=None if settings.episode_steps is None else collecting.EpisodeLengths(*zip(*settings.episode_steps)),
+            progress=self.log.progress,
+        )
+        self.real_steps += stats.steps
+        self.recent_from = len(self.replay)
+        self._report_collection("prefill", stats)
+
+    def _random_policy(self, episode: int) -> Any:
+        seed = 1_000_003 * self.seed + episode
+        if self.preset.collection.collector == "driving":
+            return collectors.DrivingRandom(self.spec.action_space, seed=seed)
+        return collectors.StickyRandom(self.spec.action_space, hold=self.preset.collection.hold, seed=seed)
+
+    def _judge(self, number: int) -> None:
+        """Greedy episodes validate this round's agent, explored ones widen the data; all are learned from."""
+        if self.env is None:
+            return
+        settings = self.preset.collection
+        steps = (self._budget * (1.0 - settings.prefill - settings.final_share)) / settings.rounds
+        returns = self._drive(number, int(steps * (1.0 - settings.explore_share)), explore=False)
+        if settings.explore_share > 0.0:
+            self._drive(number, int(steps * settings.explore_share), explore=True)
+        self._encode_new_rows()
+        if returns:
+            self.candidates.append(Candidate(number, returns, self._weights()))
+            self.candidates.sort(key=lambda candidate: -candidate.score)
+            del self.candidates[settings.finalists :]
+
+    def _drive(self, number: int, steps: int, *, explore: bool) -> list[float]:
+        """As many whole episodes as fit into `steps` agent steps, awake; their returns."""
+        assert self.env is not None
+        episodes = steps // self.spec.max_episode_steps
+        if episodes < 1:
+            return []
+        base = VALIDATION_SEEDS + 10_000 * self.seed + 500 * number + (250 if explore else 0)
+        self.model.eval()
+        policy = BeliefPolicy(self.agent, self.model, explore_noise=0.2 if explore else 0.0)
+        stats = collecting.collect(
+            self.env, policy, self.replay, episodes=episodes, seed=base, deterministic=not explore, progress=self.log.progress
+        )
+        self.real_steps += stats.steps
+        self._report_collection("explore" if explore else "awake", stats)
+        return [float(value) for value in stats.returns]
+
+    def _report_collection(self, stage: str, stats: Any) -> None:
+        mean, std = float(np.mean(stats.returns)), float(np.std(stats.returns))
+        values = {"return_mean": mean, "return_std": std, "episodes": len(stats.returns), "env_steps": self.real_steps}
+        self.log.write(stage, self.stage, values)
+        self.log.say(f"  {stage}: return {mean:.1f} ± {std:.1f} over {len(stats.returns)} episodes")
+
+    # ---- learning -----------------------------------------------------------------------------------------------------
+
+    def _learn_autoencoder(self) -> None:
+        assert self.autoencoder is not None and self.preset.autoencoder is not None
+        for step, bar in self.log.bar("autoencoder", self.step, self.preset.autoencoder.steps):
+            self._account("autoencoder", step, self.autoencoder.step(self.replay, step), bar)
+            self._maybe_checkpoint(step)
+        self.model.encoder.requires_grad_(False)
+        self._encode_new_rows()
+
+    @torch.no_grad()
+    def _encode_new_rows(self) -> None:
+        """Codes of all rows; computed once, since the encoder is frozen."""
+        if self.autoencoder is None:
+            return
+        have = 0 if self.codes is None else len(self.codes)
+        parts = [] if self.codes is None else [self.codes]
+        for start in range(have, len(self.replay), 256):
+            rows = np.arange(start, min(start + 256, len(self.replay)))
+            parts.append(self.model.embed(torch.from_numpy(self.replay.obs_rows(rows)).to(self.model.device)))
+        self.codes = torch.cat(parts)
+
+    def _learn(self) -> None:
+        """Interleaved updates: the agent starts from the states that the model's own update has just inferred."""
+        settings, agent_settings = self.preset.model_training, self.preset.agent_training
+        first = self.model_steps == 0 and self.step == 0
+        if first:
+            self._fit_scaling()
+        warmup = settings.warmup_steps if self._round_number == 0 else 0
+        total = warmup + max(settings.steps_per_round, agent_settings.steps_per_round)
+        for step, bar in self.log.bar("learn", self.step, total):
+            batch = self.model_learner.sample(self.replay, self.codes, self.model_steps + self.agent_steps, recent_from=self.recent_from)
+            late = step - warmup
+            metrics: dict[str, Tensor] = {}
+            if late < settings.steps_per_round:
+                metrics, states = self.model_learner.step(batch, self.model_steps)
+                self.model_steps += 1
+            else:
+                noise = torch.full((*batch.reward.shape, self.model.noise_lanes), 0.5, device=self.model.device)
+                states = self.model_learner.posteriors(batch, noise)
+            if 0 <= late < agent_settings.steps_per_round:
+                metrics |= self.agent_learner.step(states, ~batch.is_last & batch.valid, self.agent_steps)
+                self.agent_steps += 1
+            self._account("learn", self.model_steps + self.agent_steps, metrics, bar)
+            self._maybe_checkpoint(step)
+            if late == -1 or (step == total - 1):
+                self._calibrate()
+
+    @property
+    def _round_number(self) -> int:
+        return int(self.stages[self.stage][0].split()[1].rstrip(":"))
+
+    def _fit_scaling(self) -> None:
+        reward = self.replay.column("reward")
+        self.model.reward_range.copy_(torch.tensor([float(reward.min()), float(reward.max())]))
+        if isinstance(self.model.core, Ensemble):
+            rows = np.flatnonzero(~self.replay.column("is_first") & self.replay.column("valid"))
+            fit_ensemble_scaling(
+                self.model,
+                self.replay.obs_rows(rows - 1),
+                self.replay.obs_rows(rows),
+                np.asarray(reward[rows]),
+                np.asarray(self.replay.column("is_terminal")[rows]),
+            )
+
+    def _calibrate(self) -> None:
+        held_out = self.held_out if len(self.held_out.episodes) else self.replay
+        calibrate_uncertainty(self.model, _sequences(held_out, held_out.episodes[:64], self.model.device))
+
+    def _account(self, stage: str, step: int, metrics: dict[str, Tensor], bar: Any) -> None:
+        """Stop at NaN; log now and then."""
+        if not metrics:
+            return
+        values = {name: float(value) for name, value in metrics.items()} if step % _LOG_EVERY == 0 else None
+        total = sum(metrics.values())
+        if not math.isfinite(float(total)):
+            bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+            raise NonFiniteLossError(
+                f"{stage}: {', '.join(bad) or 'the sum'} became NaN or infinite at step {step}; the last good checkpoint is "
+                f"{self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
+            )
+        if values is not None:
+            self.log.write(stage, step, values)
+            bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:5]}, refresh=False)
+
+    # ---- the end ------------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Let the finalists drive once more, keep the best by all its validation episodes, and write it."""
+        settings = self.preset.collection
+        if self.env is not None and settings.final_share > 0.0 and len(self.candidates) > 1:
+            steps = int(self._budget * settings.final_share / len(self.candidates))
+            for place, candidate in enumerate(self.candidates):
+                self._load_weights(candidate.weights)
+                candidate.returns = candidate.returns + self._drive(settings.rounds + place, steps, explore=False)
+            self.candidates.sort(key=lambda candidate: -candidate.score)
+        if self.candidates:
+            self._load_weights(self.candidates[0].weights)
+        self.export()
+
+    def export(self) -> None:
+        """Write model/ and agent/ as they stand now; the start bank comes from all training episodes."""
+        if self.model_steps == 0:
+            return  # nothing learned yet: there is no model to leave
+        episodes = self.replay.episodes
+        chosen = np.random.default_rng([self.seed, 13]).permutation(len(episodes))[:256]
+        sequences = _sequences(self.replay, [episodes[i] for i in sorted(chosen)], self.model.device)
+        self.model.eval()
+        self.model.initial_states = start_bank(self.model, sequences, size=self.preset.start_states, seed=self.seed)
+        bundle.save(self.model, self.folder / "model", source={"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed})
+        self.agent.save(self.folder / "agent")
+
+    def _weights(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of what changes between rounds; the frozen encoder is not among them."""
+        model = {name: value.clone() for name, value in self.model.state_dict().items() if not name.startswith("encoder.vae.")}
+        return {"model": model, "agent": {name: value.clone() for name, value in self.agent.state_dict().items()}}
+
+    def _load_weights(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        missing = self.model.load_state_dict(weights["model"], strict=False)
+        assert not missing.unexpected_keys and all(name.startswith("encoder.vae.") for name in missing.missing_keys)
+        self.agent.load_state_dict(weights["agent"])
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _maybe_checkpoint(self, step: int) -> None:
+        if (step + 1) % _CHECKPOINT_EVERY == 0:
+            self.step = step + 1
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write everything a resumed run needs, atomically."""
+        optimisers = [self.model_learner.optimiser, self.agent_learner.actor_optimiser, self.agent_learner.critic_optimiser]
+        in_autoencoder = self.autoencoder is not None and self.stages[min(self.stage, len(self.stages) - 1)][0] == "autoencoder"
+        content = {
+            "counters": [self.stage, self.step, self.model_steps, self.agent_steps, self.real_steps, self.recent_from],
+            "episodes": [len(self.replay.episodes), len(self.held_out.episodes)],
+            "log_lines": len(self.log),
+            "model": self.model.state_dict(),
+            "agent": self.agent.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "autoencoder": self.autoencoder.optimiser.state_dict() if self.autoencoder is not None and in_autoencoder else None,
+            "codes": self.codes,
+            "candidates": [vars(candidate) for candidate in self.candidates],
+        }
+        temporary = self._checkpoint_path.with_suffix(".tmp")
+        torch.save(content, temporary)
+        temporary.replace(self._checkpoint_path)
+
+    def resume(self) -> None:
+        """Continue from checkpoint.pt: what was collected or logged after it is dropped and will be redone identically."""
+        content = torch.load(self._checkpoint_path, map_location=self.model.device, weights_only=True)
+        self.stage, self.step, self.model_steps, self.agent_steps, self.real_steps, self.recent_from = content["counters"]
+        self.replay.keep(content["episodes"][0])
+        self.held_out.keep(content["episodes"][1])
+        self.log.rewind(content["log_lines"])
+        self.model.load_state_dict(content["model"])
+        self.agent.load_state_dict(content["agent"])
+        optimisers = [self.model_learner.optimiser, self.agent_learner.actor_optimiser, self.agent_learner.critic_optimiser]
+        for optimiser, state in zip(optimisers, content["optimisers"]):
+            optimiser.load_state_dict(state)
+        if self.autoencoder is not None and content["autoencoder"] is not None:
+            self.autoencoder.optimiser.load_state_dict(content["autoencoder"])
+        self.codes = content["codes"]
+        self.candidates = [Candidate(**candidate) for candidate in content["candidates"]]
+        if self.stage == len(self.stages):
+            self.export()
+
+    def close(self) -> None:
+        """Flush the log."""
+        self.log.close()
+
+
+class _Split:
+    """A replay that sends every n-th episode to the held-out one."""
+
+    def __init__(self, replay: Replay, held_out: Replay, every: int) -> None:
+        self.replay, self.held_out, self.every = replay, held_out, every
+        self.spec = replay.spec
+        self._count = 0
+
+    def add_episode(self, *args: Any, **kwargs: Any) -> None:
+        self._count += 1
+        (self.held_out if self._count % self.every == 0 else self.replay).add_episode(*args, **kwargs)
+
+
+def _copy_episode(source: Replay, start: int, stop: int, target: Replay) -> None:
+    rows = source.sequence(start, stop)[0]
+    actions = source.spec.to_env_action(rows.prev_action[1:]).numpy()
+    terminated = bool(rows.is_terminal[-1])
+    target.add_episode(rows.obs.numpy(), actions, rows.reward[1:].numpy(), terminated, not terminated, rows.valid.numpy())
+
+
+def _sequences(replay: Replay, episodes: Any, device: torch.device) -> list[SequenceBatch]:
+    return [replay.sequence(start, stop).to(device) for start, stop in episodes]
