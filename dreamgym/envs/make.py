@@ -1,0 +1,112 @@
+"""Make real envs by id, with the preprocessing their models expect, and write down what they look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+
+from dreamgym.envs.preprocess import applied, preprocess
+from dreamgym.envs.take_cover import make_take_cover
+from dreamgym.errors import require
+from dreamgym.structs import Preprocess, Spec
+
+__all__ = ["DEFAULT_PREPROCESS", "make_env", "make_spec"]
+
+_preprocess = preprocess  # make_env's keyword bears the same name
+
+_TAKE_COVER = "VizdoomTakeCover-v1"
+
+DEFAULT_PREPROCESS: Mapping[str, Preprocess] = MappingProxyType(
+    {
+        # The mask hides the score, which is drawn into the image and would leak the return.
+        "CarRacing-v3": Preprocess(size=64, masks=((84, 96, 0, 11),), action_repeat=4, merge_pedals=True, success_truncates=True),
+        # The 64 rows at the horizon show fireballs twice as high as the whole screen would.
+        _TAKE_COVER: Preprocess(size=64, crop=(28, 92, 0, 160), action_repeat=4),
+    }
+)
+
+# Packages that register their ids on import, and gymnasium's own families that need a package: (module, extra).
+_REGISTERED_BY = {"Vizdoom": ("vizdoom.gymnasium_wrapper", "doom"), "ALE/": ("ale_py", "atari"), "dm_control/": ("dm_control", "dmc")}
+_FAMILY_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "car-racing"), "gymnasium.envs.mujoco": ("mujoco", "dmc")}
+
+
+def make_env(
+    env_id: str, *, preprocess: Preprocess | None = None, render_mode: str | None = None, **kwargs: Any
+) -> gym.Env[Any, Any]:
+    """Make any gymnasium env, preprocessed as given or, by default, as DEFAULT_PREPROCESS says for its id.
+
+    Keywords go to gym.make; max_episode_steps counts frames. For TakeCover `frame_skip` is another word for action_repeat.
+    Raises ValueError for an id that would import a module ("module:id"): ids also come with models from strangers;
+    MissingDependencyError, naming the extra, if a package is missing; gymnasium's NameNotFound for an unknown id.
+    """
+    if ":" in env_id:
+        raise ValueError(f"env id {env_id!r} would import a module; import it yourself, then pass {env_id.split(':')[-1]!r}.")
+    _require_packages(env_id)
+    frame_skip = kwargs.pop("frame_skip", None) if env_id == _TAKE_COVER else None
+    if env_id == _TAKE_COVER:
+        env: gym.Env[Any, Any] = make_take_cover(env_id, render_mode=render_mode, **kwargs)
+    else:
+        env = gym.make(env_id, render_mode=render_mode, **kwargs)
+    try:
+        settings = preprocess if preprocess is not None else _default_for(env_id, env)
+        if frame_skip is not None:
+            if preprocess is not None and preprocess.action_repeat != frame_skip:
+                raise ValueError(f"frame_skip is {frame_skip} but action_repeat is {preprocess.action_repeat}; pass one of them.")
+            settings = replace(settings, action_repeat=frame_skip)
+        return _preprocess(env, settings)
+    except BaseException:
+        env.close()  # ViZDoom would leave its engine running
+        raise
+
+
+def make_spec(env: gym.Env[Any, Any], env_id: str, preprocess: Preprocess | None = None) -> Spec:
+    """Describe an env made by `make_env`; its time limit in agent steps, its speed in agent steps per second.
+
+    Raises ValueError if the env has no time limit or was not preprocessed as `preprocess` says (None: as it was),
+    TypeError for observation or action spaces that models cannot use.
+    """
+    done = applied(env)
+    settings = preprocess if preprocess is not None else done or Preprocess()
+    if done is None:
+        done = applied(_preprocess(env, Preprocess()))  # also refuses spaces that models cannot use
+    if done != settings:
+        raise ValueError(f"env was preprocessed with {done}, expected {settings}; make it with make_env(id, preprocess=...).")
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    if limit is None or limit < 1:
+        raise ValueError(f"{env_id} has no time limit, but a dream needs one; pass max_episode_steps (in frames) to make_env.")
+    spec = Spec(
+        env_id=env_id,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        max_episode_steps=math.ceil(limit / settings.action_repeat),
+        fps=float(env.metadata.get("render_fps") or 30) / settings.action_repeat,
+        preprocess=settings,
+    )
+    spec.to_model_action(spec.to_env_action(torch.zeros(spec.action_size)))  # raises on spaces that models cannot use
+    return spec
+
+
+def _default_for(env_id: str, env: gym.Env[Any, Any]) -> Preprocess:
+    found = DEFAULT_PREPROCESS.get(env.spec.id if env.spec is not None else env_id, Preprocess())
+    if isinstance(env.action_space, spaces.Discrete):
+        return replace(found, merge_pedals=False)  # CarRacing(continuous=False) has one pedal at a time anyway
+    return found
+
+
+def _require_packages(env_id: str) -> None:
+    for prefix, (module, extra) in _REGISTERED_BY.items():
+        if env_id.startswith(prefix):
+            require(module, extra=extra, purpose=env_id)
+            if prefix == "dm_control/" and env_id not in gym.registry:
+                raise ValueError(f"{env_id} is not registered; `pip install shimmy`, then `gymnasium.register_envs(shimmy)` first.")
+    entry_point = gym.spec(env_id).entry_point
+    for family, (module, extra) in _FAMILY_NEEDS.items():
+        if isinstance(entry_point, str) and entry_point.startswith(family):
+            require(module, extra=extra, purpose=env_id)
