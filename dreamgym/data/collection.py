@@ -126,7 +126,8 @@ def collect_parallel(
 ) -> CollectStats:
     """`collect` in several processes, with the same result whatever their number; workers=1 stays in this process.
 
-    Pays for envs slower than about 0.1 ms a step (CarRacing, ViZDoom, dm_control pixels). With `steps`, up to twice `workers`
+    A worker takes seconds to start, so it pays for slow envs and long collections: 3000 agent steps took 8.8 s instead of 12.9 s
+    on CarRacing with two workers, but 1.9 s instead of 1.1 s on ViZDoom (busy 2-core machine). With `steps`, up to twice `workers`
     episodes that were begun beyond the budget are thrown away. make_env and policy travel by cloudpickle, so lambdas will do. As always
     with processes, a script must start its work under `if __name__ == "__main__":`; raises RuntimeError if a worker dies.
     """
