@@ -1,0 +1,102 @@
+"""Tiny models and batches for the model tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from dreamgym.models.encoders import VectorConfig
+from dreamgym.models.ensemble import EnsembleConfig
+from dreamgym.models.heads import ArrivalHeadsConfig, LatentHeadsConfig
+from dreamgym.models.latents import GaussianLatent
+from dreamgym.models.objectives import EnsembleObjective, LatentObjective
+from dreamgym.models.rssm import RSSMConfig
+from dreamgym.models.vae import VAEConfig
+from dreamgym.models.world_model import WorldModel, WorldModelConfig
+from dreamgym.structs import SequenceBatch, Spec
+
+K = 3  # actions and codes of the toy worlds
+
+
+def tiny_rssm(*, deter: int = 24, members: int = 3, seed: int = 0) -> WorldModel:
+    torch.manual_seed(seed)
+    spec = Spec("Toy-v0", spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(K), max_episode_steps=50)
+    return WorldModel(
+        spec,
+        WorldModelConfig(
+            encoder=VAEConfig(code=K),
+            core=RSSMConfig(latent=GaussianLatent(size=6), deter=deter, hidden=24),
+            heads=LatentHeadsConfig(layers=1, units=24, members=members, member_units=16),
+            objective=LatentObjective(free_nats=0.0),
+        ),
+    )
+
+
+def tiny_ensemble(*, members: int = 3, seed: int = 0, obs_size: int = K) -> WorldModel:
+    torch.manual_seed(seed)
+    spec = Spec("Toy-v0", spaces.Box(-1.0, 2.0, (obs_size,), np.float32), spaces.Discrete(K), max_episode_steps=50)
+    config = WorldModelConfig(
+        encoder=VectorConfig(),
+        core=EnsembleConfig(members=members, layers=1, units=32),
+        heads=ArrivalHeadsConfig(layers=1, units=16),
+        objective=EnsembleObjective(),
+    )
+    return WorldModel(spec, config)
+
+
+def echo_world(batch: int, length: int, *, seed: int, shift: int = 0, episode: int = 7) -> SequenceBatch:
+    """o_{t+1} = one-hot(a_t), reward 1 for action 0, episodes of fixed length; `shift` misaligns the actions on purpose."""
+    generator = torch.Generator().manual_seed(seed)
+    action = torch.randint(K, (batch, length + 2), generator=generator)
+    taken = torch.nn.functional.one_hot(action, K).float()
+    row = torch.arange(length).expand(batch, length) + torch.randint(episode, (batch, 1), generator=generator)
+    is_first, is_last = row % episode == 0, row % episode == episode - 1
+    led_here = taken[:, 1 : length + 1]
+    reward = led_here[..., 0] * ~is_first
+    obs = led_here * ~is_first.unsqueeze(-1)
+    prev_action = taken[:, 1 + shift : length + 1 + shift] * ~is_first.unsqueeze(-1)
+    return SequenceBatch(
+        obs=obs,
+        prev_action=prev_action,
+        reward=reward,
+        is_first=is_first,
+        is_last=is_last,
+        is_terminal=is_last,
+        valid=torch.ones_like(is_first),
+        index=torch.arange(batch * length).view(batch, length) + 1000 * seed,
+        embed=obs,
+    )
+
+
+def noise_for(model: WorldModel, *lead: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*lead, model.noise_lanes, generator=torch.Generator().manual_seed(seed)).clamp(1e-6, 1 - 1e-6)
+
+
+def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) -> dict[str, float]:
+    optimiser = torch.optim.Adam(model.trainable_parameters(), rate)
+    parts: dict[str, torch.Tensor] = {}
+    for step in range(steps):
+        losses = model.loss(echo_world(16, 10, seed=step, shift=shift), noise_for(model, 16, 10, seed=step))
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
+        parts = losses.parts
+    return {name: float(part.detach()) for name, part in parts.items()}
+
+
+def open_loop_reward_error(model: WorldModel, *, shift: int = 0) -> float:
+    """Mean squared reward error of 4 dreamt steps after 2 observed rows, inside one episode."""
+    batch = echo_world(64, 7, seed=10_000, shift=shift, episode=7)
+    start = batch.is_first[:, 0]
+    batch = batch[start]
+    B = len(batch.reward)
+    state = model.initial(B)
+    middle = torch.full((B, model.noise_lanes), 0.5)
+    for t in range(2):
+        state, _ = model.core.observe(state, batch.prev_action[:, t], batch.embed[:, t], batch.is_first[:, t], middle)
+    errors = []
+    for t in range(2, 6):
+        state = model.step(state, batch.prev_action[:, t], middle)
+        errors.append((model.predict(state).reward - batch.reward[:, t]) ** 2)
+    return float(torch.stack(errors).mean().detach())
