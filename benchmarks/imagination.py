@@ -2,9 +2,10 @@
 
     python benchmarks/imagination.py            # a few minutes, one thread; writes benchmarks/results/imagination.json
 
-Each case dreams in short blocks that alternate with blocks of plain matrix products, so that a busy neighbour slows both. Shown are
-medians over the rounds. "ceiling" is what a core would reach if it did nothing but the model's matrix products at the best rate seen
-for any of several shapes; "share" is how much of that was reached in the same round. Counted are the products that really run.
+Each case dreams in short blocks that alternate with blocks of plain matrix products, so that a busy neighbour slows both. Time is this
+thread's processor time, which on a quiet machine is the clock's ("quiet" in the results says how nearly). Shown are medians over the
+rounds. "ceiling" is what a core would reach if it did nothing but the model's matrix products at the best rate seen for any of several
+shapes; "share" is how much of that was reached in the same round. Counted are the products that really run.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ def matmul_rate(shape: tuple[int, int, int], seconds: float) -> float:
     """Operations per second of [m,k] @ [k,n] in float32."""
     m, k, n = shape
     left, right, out = torch.rand(m, k), torch.rand(k, n), torch.empty(m, n)
-    count, began = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds:
+    count, began = 0, time.thread_time()
+    while (elapsed := time.thread_time() - began) < seconds:
         torch.mm(left, right, out=out)
         count += 1
     return 2.0 * m * k * n * count / elapsed
@@ -165,25 +166,30 @@ def measure(found: list[Case], rounds: int, seconds: float) -> list[float]:
     """Fill the cases' lists; returns the ceiling of every round."""
     for case in found:
         case.block(3)
-        began = time.perf_counter()
+        began = time.thread_time()
         case.block(3)
-        case.calls = max(1, round(3 * seconds / (time.perf_counter() - began)))
-    ceilings = []
+        case.calls = max(1, round(3 * seconds / max(time.thread_time() - began, 1e-6)))
+    ceilings: list[float] = []
     for index in range(rounds):
         rates = {shape: matmul_rate(shape, seconds / 2) for shape in MATMULS}
         best = max(rates, key=lambda shape: rates[shape])
         ceilings.append(rates[best])
         for case in found:
             before = matmul_rate(best, seconds / 4)
-            began = time.perf_counter()
+            began = time.thread_time()
             case.block(case.calls)
-            rate = case.calls * case.batch / (time.perf_counter() - began)
+            rate = case.calls * case.batch / (time.thread_time() - began)
             # the best product beside this very block, or this round's best: whichever asks more of us
             ceiling = max(before, matmul_rate(best, seconds / 4), ceilings[-1])
             case.steps_per_second.append(rate)
             case.share.append(rate * case.flop / ceiling)
         print(f"round {index + 1} of {rounds}: ceiling {ceilings[-1] / 1e9:.0f} GFLOP/s", flush=True)
     return ceilings
+
+
+def quiet(began_clock: float, began_thread: float) -> float:
+    """Share of the time since then in which this thread had a processor."""
+    return (time.thread_time() - began_thread) / (time.perf_counter() - began_clock)
 
 
 def table(found: list[Case], ceiling: float) -> str:
@@ -196,7 +202,7 @@ def table(found: list[Case], ceiling: float) -> str:
     return "\n".join(lines)
 
 
-def to_json(found: list[Case], ceilings: list[float]) -> dict[str, Any]:
+def to_json(found: list[Case], ceilings: list[float], had_processor: float) -> dict[str, Any]:
     """What goes into the results folder."""
     rows = [
         {
@@ -215,6 +221,7 @@ def to_json(found: list[Case], ceilings: list[float]) -> dict[str, Any]:
         "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()},
         "precision": "float32",
         "rounds": len(ceilings),
+        "quiet": round(had_processor, 3),
         "ceiling_gflops": round(statistics.median(ceilings) / 1e9, 1),
         "rows": rows,
     }
@@ -237,10 +244,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = list(cases())
+    began = time.perf_counter(), time.thread_time()
     ceilings = measure(found, options.rounds, options.seconds)
+    had_processor = quiet(*began)
     print(table(found, statistics.median(ceilings)))
+    print(f"this thread had a processor {had_processor:.0%} of the time")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(to_json(found, ceilings), indent=1) + "\n")
+    options.out.write_text(json.dumps(to_json(found, ceilings, had_processor), indent=1) + "\n")
     print(f"written to {options.out}")
 
 

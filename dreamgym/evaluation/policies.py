@@ -83,6 +83,7 @@ def open_loop_policies(action_space: spaces.Space[Any], seed: int = 0) -> dict[s
 def constant_policies(action_space: spaces.Space[Any]) -> dict[str, OpenLoopPolicy]:
     """Always the same action: each class (first three), or a Box's middle, and half of the way up and down its first dimensions."""
     _check(action_space)
+    actions: dict[str, Any]
     if isinstance(action_space, spaces.Discrete):
         start = int(action_space.start)
         actions = {f"always {start + index}": np.int64(start + index) for index in range(min(3, int(action_space.n)))}

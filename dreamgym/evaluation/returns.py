@@ -120,8 +120,10 @@ def evaluate(
     if not chosen:
         raise ValueError(f"episodes is {episodes} and seeds is {seeds!r}; expected at least one episode to play.")
     with tqdm(total=len(chosen), desc="evaluate", unit="episode", disable=not progress) as bar:
-        play = _play_rows if isinstance(env, VectorEnv) else _play_one_by_one
-        returns, lengths = play(agent, env, chosen, deterministic, bar.update)  # type: ignore[operator]
+        if isinstance(env, VectorEnv):
+            returns, lengths = _play_rows(agent, env, chosen, deterministic, bar.update)
+        else:
+            returns, lengths = _play_one_by_one(agent, env, chosen, deterministic, bar.update)
     return Returns(tuple(returns.tolist()), tuple(lengths.tolist()), chosen)
 
 
@@ -150,8 +152,8 @@ def _play_rows(
     returns, lengths, state = np.zeros(N), np.zeros(N, np.int64), None
     episode = np.arange(B)  # N and above: an idle row, which is stepped along and not counted
     begun = min(N, B)
-    seed_of = lambda row: int(seeds[min(episode[row], N - 1)])  # noqa: E731
-    obs, _ = env.reset(seed=[seed_of(row) for row in range(B)])
+    first_seeds: Any = [_seed_of(seeds, index) for index in episode.tolist()]
+    obs, _ = env.reset(seed=first_seeds)
     begins = np.ones(B, bool)
     while True:
         action, state = agent.predict(_numpy(obs), state=state, episode_start=begins, deterministic=deterministic)
@@ -168,8 +170,12 @@ def _play_rows(
         if (episode >= N).all():
             return returns, lengths
         if begins.any():
-            next_seeds = [seed_of(row) if begins[row] else None for row in range(B)]
+            next_seeds: Any = [_seed_of(seeds, index) if ended else None for index, ended in zip(episode.tolist(), begins)]
             obs, _ = env.reset(seed=next_seeds, options={"reset_mask": begins.copy()})
+
+
+def _seed_of(seeds: Sequence[int], episode: int) -> int:
+    return seeds[min(episode, len(seeds) - 1)]  # idle rows play the last episode again
 
 
 def _batch_of_one(obs: Any) -> Any:
