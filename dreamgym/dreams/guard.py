@@ -1,0 +1,79 @@
+"""Ends dreams that know too little: an agent trained in a dream seeks out whatever the model gets wrong in its favour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamgym.structs import Prediction
+
+__all__ = ["Guard"]
+
+_DISCOUNT = 0.99  # horizon over which the pessimistic value is summed; close to what most agents use
+_UNCERTAINTY_CAP = 3.0  # in calibrated units; one wild estimate must not dominate a return. prototypes/carracing.md
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Halts where uncertainty exceeds max_uncertainty or the state leaves the data's range, and charges for uncertainty.
+
+    A halt pays the pessimistic value: the worst reward of every step that the real time limit would still have allowed,
+    discounted by 0.99. The worst is the lowest reward in the data less the largest uncertainty charge, and never more than 0,
+    so that halting is never better than living. A predicted end goes before the guard: goals lie at the edge of the data.
+    """
+
+    max_uncertainty: float | None
+    uncertainty_penalty: float
+    range_guard: bool
+    reward_low: float
+    max_episode_steps: int
+
+    @classmethod
+    def of(cls, model: Any, *, max_uncertainty: float | None, uncertainty_penalty: float, range_guard: bool) -> Guard:
+        """The guard of a model. Raises ValueError where the model lacks what the guard needs."""
+        if max_uncertainty is not None and not max_uncertainty > 0:
+            raise ValueError(f"max_uncertainty is {max_uncertainty}; expected a positive bound, or math.inf for none.")
+        if not uncertainty_penalty >= 0:
+            raise ValueError(f"uncertainty_penalty is {uncertainty_penalty}; expected at least 0.")
+        limited = max_uncertainty is not None and max_uncertainty != float("inf")
+        if range_guard and not hasattr(model, "in_range"):
+            raise ValueError("range_guard needs model.in_range(state), which this model lacks; pass range_guard=False.")
+        if (limited or range_guard) and not hasattr(model, "reward_low"):
+            raise ValueError("max_uncertainty and range_guard need model.reward_low, the lowest reward to expect; this model lacks it.")
+        return cls(
+            max_uncertainty=max_uncertainty if limited else None,
+            uncertainty_penalty=float(uncertainty_penalty),
+            range_guard=bool(range_guard),
+            reward_low=float(getattr(model, "reward_low", 0.0)),
+            max_episode_steps=int(model.spec.max_episode_steps),
+        )
+
+    @property
+    def halts(self) -> bool:
+        """Whether it may end a dream."""
+        return self.max_uncertainty is not None or self.range_guard
+
+    def judge(self, model: Any, state: Any, prediction: Prediction, ended: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward [B] after charges, and halted [B] bool. ended [B]: predicted ends; steps [B] int64 counts this step too."""
+        reward = prediction.reward
+        if self.uncertainty_penalty > 0:
+            reward = reward - self.uncertainty_penalty * prediction.uncertainty.clamp(0.0, _UNCERTAINTY_CAP)
+        if not self.halts:
+            return reward, torch.zeros_like(ended)
+        halted = self._beyond(model, state, prediction) & ~ended
+        return torch.where(halted, self.pessimistic_value(steps), reward), halted
+
+    def pessimistic_value(self, steps: Tensor) -> Tensor:
+        """What living at its worst would pay from step `steps` [B] on, that step included: [B], in units of reward."""
+        worst = min(0.0, self.reward_low - _UNCERTAINTY_CAP * self.uncertainty_penalty)
+        remaining = (self.max_episode_steps + 1 - steps).clamp(min=1).float()
+        return worst * (1.0 - torch.pow(_DISCOUNT, remaining)) / (1.0 - _DISCOUNT)
+
+    def _beyond(self, model: Any, state: Any, prediction: Prediction) -> Tensor:
+        if self.max_uncertainty is None:
+            return ~model.in_range(state)
+        unsure = prediction.uncertainty > self.max_uncertainty
+        return unsure | ~model.in_range(state) if self.range_guard else unsure

@@ -1,0 +1,116 @@
+"""Where dreams begin: a bank of real states, a state that the caller names, or real frames that the caller hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamgym.structs import TensorStruct
+
+__all__ = ["Starts"]
+
+
+class Starts:
+    """Start states of a model, all with leading [B]. Without a bank, dreams start from model.initial.
+
+    starts "first" draws true episode starts, "any" all rows of the bank. Raises ValueError for a bank without what is asked.
+    """
+
+    def __init__(self, model: Any, starts: str, num_slots: int, device: torch.device) -> None:
+        self._model = model
+        self._num_slots = num_slots
+        self._device = device
+        bank = getattr(model, "initial_states", None)
+        self._bank: Any = None if bank is None else bank.state.to(device)
+        if bank is None:
+            return
+        rows = bank.is_first.nonzero().squeeze(1) if starts == "first" else torch.arange(len(bank.is_first))
+        if len(rows) == 0:
+            raise ValueError(
+                f"starts is {starts!r}, but none of the {len(bank.is_first)} start states of this model is "
+                + ("marked is_first; pass starts='any'." if len(bank.is_first) else "there; the bank is empty (None means no bank).")
+            )
+        self._bank_size = len(bank.is_first)
+        self._rows = rows.to(device)
+
+    def draw(self, chance: Tensor) -> Any:
+        """States [B] chosen by uniforms [B] in (0,1)."""
+        if self._bank is None:
+            return self._model.initial(len(chance)).to(self._device)
+        choice = (chance * len(self._rows)).long().clamp_(max=len(self._rows) - 1)
+        return self._bank[self._rows[choice]]
+
+    def named(self, start: Any) -> Any:
+        """States [B] from a bank index, one index per slot, or a state with leading [1] or [B].
+
+        Raises ValueError for an index outside the bank or a wrong batch size, TypeError for anything else.
+        """
+        if isinstance(start, TensorStruct):
+            return self._spread(start)
+        if isinstance(start, Tensor):
+            start = start.cpu().numpy()
+        index = np.asarray(start)
+        if index.dtype.kind not in "iu" or index.ndim > 1:
+            raise TypeError(f"initial_state is a {type(start).__name__}; expected an index into the bank of starts, or a model state.")
+        if self._bank is None:
+            raise ValueError("initial_state is an index, but this model has no bank of start states; pass a model state.")
+        if index.size == 0 or index.min() < 0 or index.max() >= self._bank_size:
+            raise ValueError(f"initial_state is {start}; expected 0 to {self._bank_size - 1}, the rows of this model's bank.")
+        return self._spread(self._bank[torch.from_numpy(np.atleast_1d(index).astype(np.int64)).to(self._device)])
+
+    def observed(self, context: Any) -> Any:
+        """States [B] after real frames: {"obs": [T,...], "action": [T-1,...]}, env actions, or with leading [B] for each slot.
+
+        The belief is the posterior mean (noise 0.5). Raises ValueError for wrong keys or shapes, or a model that cannot observe.
+        """
+        if not hasattr(self._model, "observe"):
+            raise ValueError("context needs model.observe, which this model lacks.")
+        if not isinstance(context, Mapping) or set(context) != {"obs", "action"}:
+            raise ValueError("context must be a dict with the keys 'obs' [T,...] and 'action' [T-1,...].")
+        spec = self._model.spec
+        obs = self._frames(context["obs"], spec.observation_space, "obs")
+        length = obs.shape[1]
+        if length == 0:
+            raise ValueError("context has no frames; expected at least one.")
+        action = self._frames(context["action"], spec.action_space, "action", default_length=0)
+        if action.shape[1] != length - 1 or (length > 1 and len(action) != len(obs)):
+            raise ValueError(f"context has {length} frames and {action.shape[1]} actions; expected {length - 1} actions.")
+        batch = len(obs)
+        state = self._model.initial(batch).to(self._device)
+        noise = torch.full((batch, self._model.noise_lanes), 0.5, device=self._device)
+        prev_action = torch.zeros(batch, spec.action_size, device=self._device)
+        for t in range(length):
+            if t > 0:
+                prev_action = spec.to_model_action(action[:, t - 1])
+            is_first = torch.full((batch,), t == 0, device=self._device)
+            state = self._model.observe(state, prev_action, obs[:, t], is_first, noise)
+        return self._spread(state)
+
+    def _frames(self, values: Any, space: Any, name: str, default_length: int | None = None) -> Tensor:
+        """As [1 or B, T, ...] on the device, checked against the space."""
+        shape = tuple(space.shape or ())
+        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+        if array.size == 0 and default_length is not None:
+            array = np.zeros((default_length, *shape), space.dtype)
+        lead = array.shape[: array.ndim - len(shape)]
+        if array.dtype.kind not in "iuf" or array.shape[len(lead) :] != shape or len(lead) not in (1, 2):
+            raise ValueError(f"context {name} has shape {array.shape} and dtype {array.dtype}; expected [T, *{shape}] {space.dtype}.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"context {name} holds values that are not finite.")
+        dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+        tensor = torch.from_numpy(array.astype(dtype)).to(self._device)
+        return tensor.unsqueeze(0) if len(lead) == 1 else tensor
+
+    def _spread(self, state: Any) -> Any:
+        """The state in every slot, where it holds one row; checked otherwise."""
+        state = state.to(self._device).clone()
+        for name, tensor in state.items():
+            if tensor.shape[0] not in (1, self._num_slots):
+                raise ValueError(f"{name} of the initial state has {tensor.shape[0]} rows; expected 1 or {self._num_slots}.")
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} of the initial state holds values that are not finite.")
+        return state.map(lambda tensor: tensor.expand(self._num_slots, *tensor.shape[1:]).contiguous())

@@ -1,0 +1,161 @@
+"""Registers the gymnasium ids, without importing torch; loads models when somebody makes an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from dreamgym.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from dreamgym.dreams.env import DreamEnv
+    from dreamgym.dreams.vector import DreamVectorEnv
+
+__all__ = ["BUNDLED", "ids", "load_model", "make_dream", "make_dream_vec", "register_all"]
+
+# Bundled models and the real time limit, in agent steps (after action repeat); gymnasium must know it before a model is loaded.
+BUNDLED = {"Pendulum": 200, "CartPole": 500, "CarRacing": 250}
+
+_BUNDLED = "bundled:"  # what model.source says of a bundled model; a folder of that name in the way does not matter then
+_models: dict[tuple[str, tuple[int, ...]], Any] = {}
+
+
+def register_all() -> None:
+    """Register `dreamgym/Dream-v0` (model=...) and two ids for each bundled model. Calling it again changes nothing."""
+    _register("dreamgym/Dream-v0", None, {})
+    for name, steps in BUNDLED.items():
+        _register(f"dreamgym/Dream-{name}-v0", steps, {"model": _BUNDLED + name})
+        _register(f"dreamgym/Dream-{name}-Latent-v0", steps, {"model": _BUNDLED + name, "obs_type": "latent"})
+
+
+def ids() -> list[str]:
+    """The registered ids."""
+    return sorted(name for name in gym.registry if name.startswith("dreamgym/"))
+
+
+def make_dream(
+    model: Any,
+    obs_type: str | None = None,
+    render_mode: str | None = None,
+    render_size: int = 256,
+    device: str | None = None,
+    horizon: int | None = None,
+    starts: str | None = None,
+    temperature: float | Sequence[float] | None = None,
+    max_uncertainty: float | None = None,
+    uncertainty_penalty: float | None = None,
+    range_guard: bool | None = None,
+    hold: str | None = None,
+    termination: str | None = None,
+) -> DreamEnv:
+    """What gymnasium.make calls: a DreamEnv of a bundled name, a folder, or a model. Raises ModelLoadError and DreamEnv's errors."""
+    from dreamgym.dreams.env import DreamEnv
+
+    return DreamEnv(
+        load_model(model),
+        obs_type=obs_type,
+        render_mode=render_mode,
+        render_size=render_size,
+        device=device,
+        horizon=horizon,
+        starts=starts,
+        temperature=temperature,
+        max_uncertainty=max_uncertainty,
+        uncertainty_penalty=uncertainty_penalty,
+        range_guard=range_guard,
+        hold=hold,
+        termination=termination,
+    )
+
+
+def make_dream_vec(
+    model: Any,
+    num_envs: int = 1,
+    obs_type: str | None = None,
+    output: str = "numpy",
+    device: str | None = None,
+    render_mode: str | None = None,
+    render_size: int = 256,
+    autoreset_mode: Any = "NextStep",
+    max_episode_steps: int | None = None,
+    horizon: int | None = None,
+    starts: str | None = None,
+    temperature: float | Sequence[float] | None = None,
+    max_uncertainty: float | None = None,
+    uncertainty_penalty: float | None = None,
+    range_guard: bool | None = None,
+    hold: str | None = None,
+    termination: str | None = None,
+) -> DreamVectorEnv:
+    """What gymnasium.make_vec calls: a DreamVectorEnv of a bundled name, a folder, or a model."""
+    from dreamgym.dreams.vector import DreamVectorEnv
+
+    return DreamVectorEnv(
+        load_model(model),
+        num_envs,
+        obs_type=obs_type,
+        output=output,
+        device=device,
+        render_mode=render_mode,
+        render_size=render_size,
+        autoreset_mode=autoreset_mode,
+        max_episode_steps=max_episode_steps,
+        horizon=horizon,
+        starts=starts,
+        temperature=temperature,
+        max_uncertainty=max_uncertainty,
+        uncertainty_penalty=uncertainty_penalty,
+        range_guard=range_guard,
+        hold=hold,
+        termination=termination,
+    )
+
+
+# gymnasium reads the render modes of a creator before it calls it; with them, render_mode="human" works through its wrapper.
+make_dream.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[attr-defined]
+make_dream_vec.metadata = make_dream.metadata  # type: ignore[attr-defined]
+
+
+def load_model(model: Any) -> Any:
+    """The model of a bundled name or a folder; anything else is taken to be a model.
+
+    A folder goes before a bundled name, unless that is written "bundled:<name>". One model per process and folder, shared by
+    all environments, which only read it; a folder that was written anew is loaded anew.
+    Raises ModelNotFoundError, and what dreamgym.hub.bundle raises.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    from dreamgym.hub import bundle
+
+    folder = Path(model).expanduser()
+    name = str(model).removeprefix(_BUNDLED)
+    if name in BUNDLED and (name != str(model) or not folder.is_dir()):
+        return _cached(_BUNDLED + name, (), lambda: bundle.load_bundled(name))
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"no model at {model!r}; expected a folder written by save_pretrained, or one of {list(BUNDLED)}.")
+    written = tuple(sorted(file.stat().st_mtime_ns for file in folder.iterdir()))
+    return _cached(str(folder.resolve()), written, lambda: bundle.load(folder))
+
+
+def _cached(name: str, written: tuple[int, ...], load: Any) -> Any:
+    key = (name, written)
+    if key not in _models:
+        for stale in [other for other in _models if other[0] == name]:
+            del _models[stale]
+        _models[key] = load()
+    return _models[key]
+
+
+def _register(env_id: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> None:
+    if env_id in gym.registry:
+        return
+    gym.register(
+        id=env_id,
+        entry_point="dreamgym.registration:make_dream",
+        vector_entry_point="dreamgym.registration:make_dream_vec",
+        max_episode_steps=max_episode_steps,
+        kwargs=kwargs,
+    )
