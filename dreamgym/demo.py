@@ -138,7 +138,8 @@ def run_demo(
         "Learning": f"SB3 PPO, seed {seed}, {learned.steps:,} steps in {NUM_ENVS} dreams, {learned.seconds:.0f} s",
         "PPO settings": ", ".join(f"{key} {value}" for key, value in PPO_DEFAULTS.items()),
     }
-    command = f"dreamgym demo --out {out} --steps {steps} --tracks {tracks} --seed {seed} --model {model}"
+    limits = f"--steps {steps}" + ("" if minutes is None else f" --minutes {minutes:g}")
+    command = f"dreamgym demo --out {out} {limits} --tracks {tracks} --seed {seed} --model {model}"
     title = f"{world.spec.env_id}, learned in a dream"
     page = write_report(Report(title, compared, learned.curve, video, command, facts), out / "report.html")
     print(_last_line(compared, learned, page))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dreamgym.evaluation.comparison import awake_env, compare, judging_dream
 from dreamgym.evaluation.policies import OpenLoopPolicy, open_loop_policies, random_policy
 from dreamgym.evaluation.prediction_errors import correlation, one_step_errors, open_loop_errors
-from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
+from dreamgym.evaluation.returns import REPORT_SEEDS_FROM, Returns, evaluate, report_seeds
 from dreamgym.structs import Policy, SequenceBatch
 
 __all__ = [
@@ -98,7 +98,7 @@ def fixed_policy_fidelity(
     env_fn: Callable[[], Any] | None = None,
     policies: Mapping[str, OpenLoopPolicy] | None = None,
     episodes: int = 20,
-    seed: int = report_seeds(1)[0],
+    seed: int = REPORT_SEEDS_FROM,
     *,
     progress: bool = False,
 ) -> FixedPolicyFidelity:
