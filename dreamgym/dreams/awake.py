@@ -18,6 +18,7 @@ from dreamgym.dreams.actions import ActionReader
 from dreamgym.dreams.masks import reset_mask
 from dreamgym.dreams.observations import Observation, ObservationReader
 from dreamgym.dreams.sharing import ModelReference
+from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.structs import Preprocess
 
 __all__ = ["LatentObservation", "LatentVectorObservation"]
@@ -99,9 +100,9 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], model: Any, *, obs_type: str = "latent") -> None:
+        self._belief = _Belief(model, 1, obs_type)
         super().__init__(_preprocessed(env, model.spec.preprocess))
         _check_spaces(self.env.observation_space, self.env.action_space, model.spec)
-        self._belief = _Belief(model, 1, obs_type)
         self.observation_space = self._belief.reader.space
         self.last_obs: Any = None
 
@@ -146,12 +147,13 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], model: Any, *, obs_type: str = "latent") -> None:
+        self._belief = _Belief(model, env.num_envs, obs_type)
         super().__init__(env)
         if "autoreset_mode" not in env.metadata:
             raise ValueError(f"{env} does not say in metadata['autoreset_mode'] how it resets; beliefs need to know.")
         self._mode = AutoresetMode(env.metadata["autoreset_mode"])
         _check_spaces(env.single_observation_space, env.single_action_space, model.spec)
-        self._belief = _Belief(model, env.num_envs, obs_type)
+        _check_preprocessed(env, model.spec.preprocess)
         self.single_observation_space = self._belief.reader.space
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)
@@ -233,6 +235,20 @@ def _preprocessed(env: gym.Env[Any, Any], settings: Preprocess) -> gym.Env[Any, 
     from dreamgym.envs.preprocess import preprocess
 
     return preprocess(env, settings)
+
+
+def _check_preprocessed(env: VectorEnv[Any, Any, Any], settings: Preprocess) -> None:
+    """Spaces cannot tell an action repeat or a clipped reward, so ask the sub-environments."""
+    if settings == Preprocess() or isinstance(env.unwrapped, DreamVectorEnv):
+        return
+    from dreamgym.envs.preprocess import applied
+
+    found = applied(env.unwrapped)
+    if found != settings:
+        raise ValueError(
+            f"the environments are preprocessed with {found} but the model knows {settings}; pass "
+            "wrappers=[lambda env: dreamgym.envs.preprocess.preprocess(env, model.spec.preprocess)] to gymnasium.make_vec."
+        )
 
 
 def _check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], spec: Any) -> None:

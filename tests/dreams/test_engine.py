@@ -70,12 +70,12 @@ def test_episodes_of_one_seed_differ_and_are_reproducible():
 
 def test_global_generators_are_left_alone():
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
     engine = DreamEngine(CounterWorld(sigma=0.3), 3, termination="sample")
     engine.reset(seeds=[1, 2, 3])
     _run(engine, _still(engine, 3))
-    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
 
 
 @pytest.mark.parametrize(("hold", "steady"), [("episode", True), ("step", False)])

@@ -31,7 +31,9 @@ def test_latent_and_dict_spaces_have_the_features_bounds():
     assert DreamEnv(PictureWorld(), obs_type="latent").observation_space == latent
 
 
-@pytest.mark.parametrize(("world", "wrong"), [(CounterWorld, "pixels"), (PictureWorld, "vector"), (BlindWorld, "vector"), (CounterWorld, "x")])
+@pytest.mark.parametrize(
+    ("world", "wrong"), [(CounterWorld, "pixels"), (PictureWorld, "vector"), (BlindWorld, "vector"), (CounterWorld, "x")]
+)
 def test_an_obs_type_that_the_model_lacks_is_refused_with_the_choices(world, wrong):
     with pytest.raises(ValueError, match=r"offers .*'latent'"):
         DreamEnv(world(), obs_type=wrong)
@@ -137,7 +139,7 @@ def test_invalid_actions_name_what_was_expected_and_leave_the_dream_as_it_was(wo
 
 @pytest.mark.parametrize(
     "action",
-    [np.float16([0.5]), np.float64([0.5]), [0.5], (0.5,), torch.tensor([0.5]), torch.tensor([0.5], dtype=torch.float64, requires_grad=True)],
+    [np.float16([0.5]), np.float64([0.5]), [0.5], (0.5,), torch.tensor([0.5]), torch.tensor([0.5], requires_grad=True).double()],
     ids=str,
 )
 def test_actions_of_many_types_are_accepted(action):

@@ -94,7 +94,9 @@ def test_the_mode_is_declared_where_libraries_look(mode):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("choice", [{"reset_mask": np.array([False, True, False])}, {"env_idx": [1]}, {"env_idx": torch.tensor([1])}], ids=str)
+@pytest.mark.parametrize(
+    "choice", [{"reset_mask": np.array([False, True, False])}, {"env_idx": [1]}, {"env_idx": torch.tensor([1])}], ids=str
+)
 def test_partial_resets_begin_some_slots_and_leave_the_others(mode, choice):
     env = DreamVectorEnv(CounterWorld(starts=()), 3, autoreset_mode=mode)
     env.reset(seed=0)
@@ -260,7 +262,9 @@ def test_on_an_accelerator_what_was_wrong_is_finite_at_first_and_raised_by_the_n
         env.step(torch.zeros(2, 1))
 
 
-@pytest.mark.parametrize(("flag", "error"), [("not_finite", NonFiniteDreamError), ("invalid_action", InvalidAction), ("stepped_past_end", ResetNeeded)])
+@pytest.mark.parametrize(
+    ("flag", "error"), [("not_finite", NonFiniteDreamError), ("invalid_action", InvalidAction), ("stepped_past_end", ResetNeeded)]
+)
 def test_an_alarm_goes_off_once(flag, error):
     alarm = Alarm(torch.device("cpu"))
     alarm.check()
@@ -344,7 +348,12 @@ def test_four_thousand_dreams_work():
 
 @pytest.mark.parametrize(
     ("wrong", "error"),
-    [({"num_envs": 0}, ValueError), ({"output": "jax"}, ValueError), ({"autoreset_mode": "Never"}, ValueError), ({"frameskip": 1}, TypeError)],
+    [
+        ({"num_envs": 0}, ValueError),
+        ({"output": "jax"}, ValueError),
+        ({"autoreset_mode": "Never"}, ValueError),
+        ({"frameskip": 1}, TypeError),
+    ],
     ids=str,
 )
 def test_wrong_arguments_are_refused_by_name(wrong, error):
