@@ -108,7 +108,7 @@ class TensorStruct:
 
     @classmethod
     def _gather(cls, structs: list[Self], function: Callable[[list[Tensor]], Tensor]) -> Self:
-        changed = {}
+        changed: dict[str, Any] = {}
         for name in structs[0]._names():
             values = [getattr(struct, name) for struct in structs]
             if isinstance(values[0], TensorStruct):

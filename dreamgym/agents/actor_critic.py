@@ -63,9 +63,9 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config or ActorCriticConfig()
         self.feature_size = feature_size
-        sizes = {"layers": self.config.layers, "units": self.config.units}
-        self.actor = MLP(feature_size, spec.action_size * (1 if spec.is_discrete else 2), **sizes)
-        self.critic = MLP(feature_size, 1, **sizes)
+        layers, units = self.config.layers, self.config.units
+        self.actor = MLP(feature_size, spec.action_size * (1 if spec.is_discrete else 2), layers=layers, units=units)
+        self.critic = MLP(feature_size, 1, layers=layers, units=units)
         with torch.no_grad():
             self.actor[-1].weight.mul_(0.1)  # type: ignore[operator,union-attr]  # start near the middle of the action box
             self.critic[-1].weight.zero_()  # type: ignore[operator,union-attr]

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import cloudpickle
 import gymnasium as gym
@@ -19,13 +19,22 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dreamgym.data.replay import Replay
 from dreamgym.structs import Policy, Spec
 
 __all__ = ["CollectStats", "EpisodeLengths", "collect", "collect_parallel"]
 
 PolicyOrFactory: TypeAlias = "Policy | Callable[[int], Policy]"
 StepLimit: TypeAlias = "int | Sequence[int] | Callable[[np.random.Generator], int] | None"
+
+
+class EpisodeSink(Protocol):
+    """Whatever takes whole episodes: a Replay, or something that deals them out to several."""
+
+    spec: Spec
+
+    def add_episode(self, *args: Any, **kwargs: Any) -> None:
+        """As Replay.add_episode."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class _Episode:
 def collect(
     env: gym.Env[Any, Any],
     policy: PolicyOrFactory,
-    replay: Replay,
+    replay: EpisodeSink,
     *,
     steps: int | None = None,
     episodes: int | None = None,
@@ -113,7 +122,7 @@ def collect(
 def collect_parallel(
     make_env: Callable[[], gym.Env[Any, Any]],
     policy: PolicyOrFactory,
-    replay: Replay,
+    replay: EpisodeSink,
     *,
     workers: int,
     steps: int | None = None,
@@ -156,7 +165,7 @@ def collect_parallel(
 
 
 def _store(
-    next_episode: Callable[[int, int | None], _Episode], replay: Replay, steps: int | None, episodes: int | None, progress: bool
+    next_episode: Callable[[int, int | None], _Episode], replay: EpisodeSink, steps: int | None, episodes: int | None, progress: bool
 ) -> CollectStats:
     """Ask for episodes 0, 1, ... with the steps left to them, and store them."""
     returns: list[float] = []
@@ -256,7 +265,7 @@ def _policy_of(policy: PolicyOrFactory, number: int) -> Policy:
     return policy if hasattr(policy, "predict") else policy(number)  # type: ignore[return-value, operator]
 
 
-def _check(plan: _Plan, replay: Replay, steps: int | None, episodes: int | None) -> None:
+def _check(plan: _Plan, replay: EpisodeSink, steps: int | None, episodes: int | None) -> None:
     if steps is None and episodes is None:
         raise ValueError("collect needs an end; pass steps= or episodes=.")
     for name, value in (("steps", steps), ("episodes", episodes), ("seed", plan.seed), ("noise", plan.noise)):

@@ -76,6 +76,13 @@ class VectorConfig:
 class VectorEncoder(nn.Module):
     """Standardises vector observations by the data's mean and std; `fit` learns them."""
 
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    space_low: Tensor
+    space_high: Tensor
+
     def __init__(self, spec: Spec, config: VectorConfig) -> None:
         super().__init__()
         space = spec.observation_space

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dreamgym.models.ensemble import EnsembleState
+from dreamgym.models.ensemble import EnsembleState, spread
 from dreamgym.models.rssm import RSSMState
 from dreamgym.nn.networks import MLP, EnsembleMLP
 
@@ -63,7 +63,7 @@ class LatentHeads(nn.Module):
         """Spread of the one-step heads, [N]: the memory alone holds the last state and action, so no other input is needed."""
         if self.config.members == 1:
             return state.deter.new_zeros(state.deter.shape[:-1])
-        return self.members(state.deter).float().var(0, correction=0).mean(-1).sqrt()
+        return spread(self.members(state.deter).float()).mean(-1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class ArrivalHeadsConfig:
 
 class ArrivalHeads(nn.Module):
     """Heads of an ensemble: the transition already brought reward and disagreement; the end is read off the predicted observation."""
+
+    terminal_share: Tensor
 
     def __init__(self, config: ArrivalHeadsConfig, *, obs_size: int) -> None:
         super().__init__()

@@ -49,6 +49,12 @@ class WorldModel(nn.Module):
     The contract is docs/concepts.md; anything with `spec, noise_lanes, initial, step, predict, features` can be dreamt.
     """
 
+    uncertainty_median: Tensor
+    uncertainty_scale: Tensor
+    reward_range: Tensor
+    _feature_low: Tensor
+    _feature_high: Tensor
+
     def __init__(self, spec: Spec, config: WorldModelConfig) -> None:
         super().__init__()
         self.spec = spec

@@ -44,7 +44,7 @@ class AutoencoderLearner:
         assert preset.autoencoder is not None and isinstance(model.encoder, ImageEncoder)
         self.vae, self.settings, self.preset = model.encoder.vae, preset.autoencoder, preset
         self.randomness = randomness
-        self.vae.to(memory_format=torch.channels_last)
+        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = self.vae.decoder.deconv1.weight
         first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
         self.optimiser = torch.optim.Adam(self.vae.parameters(), self.settings.learning_rate, fused=True)

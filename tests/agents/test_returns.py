@@ -42,7 +42,8 @@ def test_constant_reward_and_its_value_are_a_fixed_point(lambda_):
 
 
 def test_unit_rewards_without_values():
-    returns = lambda_returns(torch.ones(1, 14).double(), torch.full((1, 14), 0.99, dtype=torch.float64), torch.zeros(1, 15).double(), lambda_=0.95)
+    discount = torch.full((1, 14), 0.99, dtype=torch.float64)
+    returns = lambda_returns(torch.ones(1, 14).double(), discount, torch.zeros(1, 15).double(), lambda_=0.95)
     assert float(returns[0, 0]) == pytest.approx(9.686292502541, rel=1e-9)
 
 
