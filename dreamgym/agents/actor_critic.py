@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamgym.agents.returns import discount_weights, lambda_returns
+from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import imagine
-from dreamgym.models.trust import Trust
 from dreamgym.models.world_model import WorldModel
 from dreamgym.nn.distributions import OneHotPolicy, TanhNormal
 from dreamgym.nn.networks import MLP
@@ -110,7 +110,7 @@ class ActorCritic(nn.Module):
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
-    def losses(self, model: WorldModel, start: Any, trust: Trust, generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def losses(self, model: WorldModel, start: Any, guard: Guard, generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Actor loss, critic loss and metrics from `horizon` imagined steps of every start state [N].
 
         Only imagined states count (not the start): their rewards, discounts and values give lambda-returns, weighted by the chance of
@@ -130,7 +130,7 @@ class ActorCritic(nn.Module):
         states, _ = imagine(model, start, act, H, noise[..., : model.noise_lanes])
         flat = states.flatten()
         features = model.features(flat)
-        reward, continue_prob = (part.unflatten(0, (N, H)) for part in self._judge(model, flat, trust))
+        reward, continue_prob = (part.unflatten(0, (N, H)) for part in self._judge(model, flat, guard))
         value = self.critic(features).float().view(N, H)
         slow_value = self.slow_critic(features).float().view(N, H)
         discount = config.discount * continue_prob
@@ -159,15 +159,12 @@ class ActorCritic(nn.Module):
         pre_tanh = policy.mean + policy.std * to_normal(noise)
         return torch.tanh(pre_tanh), policy.entropy(pre_tanh) / self.spec.action_size
 
-    def _judge(self, model: WorldModel, states: Any, trust: Trust) -> tuple[Tensor, Tensor]:
-        """Scaled reward and continue probability of imagined states [N], with the same trust controls as the dream environments."""
+    def _judge(self, model: WorldModel, states: Any, guard: Guard) -> tuple[Tensor, Tensor]:
+        """Scaled reward and continue probability of imagined states [N], guarded as in the dream environments."""
         prediction = model.predict(states)
-        reward, continue_prob = trust.reward(prediction), prediction.continue_prob
-        if trust.max_uncertainty is not None or trust.range_guard:
-            halted = trust.halts(prediction, model.in_range(states) if trust.range_guard else None) & (continue_prob >= 0.5)
-            remaining = torch.full_like(reward, float(self.spec.max_episode_steps))
-            reward = torch.where(halted, trust.halt_value(remaining), reward)
-            continue_prob = torch.where(halted, torch.zeros_like(continue_prob), continue_prob)
+        first_step = torch.ones_like(prediction.reward, dtype=torch.int64)  # imagined states have no clock: a whole life lies ahead
+        reward, halted = guard.judge(model, states, prediction, prediction.continue_prob < 0.5, first_step)
+        continue_prob = torch.where(halted, torch.zeros_like(reward), prediction.continue_prob)
         return reward / self.config.reward_scale, continue_prob
 
     @torch.no_grad()

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamgym.dreams.guard import Guard
 from dreamgym.dreams.sharing import ModelReference
 from dreamgym.dreams.starts import Starts
+from dreamgym.models.guard import Guard
 from dreamgym.noise import NoiseStreams
 from dreamgym.structs import DreamableModel, DreamDefaults, TensorStruct
 

@@ -20,6 +20,9 @@ from dreamgym.structs import Preprocess
 __all__ = ["PreprocessedEnv", "applied", "preprocess"]
 
 
+_FINITE = np.float32(1e6)
+
+
 def preprocess(env: gym.Env[Any, Any], settings: Preprocess) -> gym.Env[Any, Any]:
     """Wrap a gymnasium env so that it looks as `settings` say; vectors become float32, images [Y,X,C] uint8.
 
@@ -123,14 +126,17 @@ class _ImageView:
 
 
 class _VectorView:
-    """Vectors of any number type -> float32, the precision models compute in."""
+    """Vectors of any number type -> float32, the precision models compute in, with finite bounds.
+
+    A dream predicts finite numbers, and gymnasium's checker warns of infinite spaces, so infinity becomes a million.
+    """
 
     def __init__(self, space: spaces.Box) -> None:
-        with np.errstate(over="ignore"):  # the largest float64 becomes infinity
-            self.space = spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+        low, high = (np.clip(bound, -_FINITE, _FINITE).astype(np.float32) for bound in (space.low, space.high))
+        self.space = spaces.Box(low, high, dtype=np.float32)
 
     def __call__(self, vector: NDArray[Any]) -> NDArray[np.float32]:
-        return np.asarray(vector, np.float32)
+        return np.clip(np.asarray(vector, np.float32), -_FINITE, _FINITE, dtype=np.float32)
 
 
 def _choose_view(space: spaces.Space[Any], settings: Preprocess) -> _ImageView | _VectorView:

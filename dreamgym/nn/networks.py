@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -19,7 +20,7 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, *, layers: int = 2, units: int = 200, activation: str = "elu") -> None:
         sizes = [inputs] + [units] * layers
         modules: list[nn.Module] = []
-        for width, following in zip(sizes[:-1], sizes[1:]):
+        for width, following in itertools.pairwise(sizes):
             modules += [nn.Linear(width, following), _ACTIVATIONS[activation]()]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
 
@@ -33,7 +34,7 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.members = members
         sizes = [inputs] + [units] * layers + [outputs]
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, i, o)) for i, o in zip(sizes[:-1], sizes[1:]))
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, i, o)) for i, o in itertools.pairwise(sizes))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for o in sizes[1:])
         for weight in self.weights:
             nn.init.trunc_normal_(weight, std=1.0 / (2.0 * math.sqrt(weight.shape[1])))  # as in PETS, Chua et al. 2018
@@ -88,7 +89,7 @@ class ConvEncoder(nn.Sequential):
     def __init__(self, channels: int = 3) -> None:
         sizes = [channels, 32, 64, 128, 256]
         modules: list[nn.Module] = []
-        for width, following in zip(sizes[:-1], sizes[1:]):
+        for width, following in itertools.pairwise(sizes):
             modules += [nn.Conv2d(width, following, 4, stride=2), nn.ReLU()]
         super().__init__(*modules, nn.Flatten())
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.data.replay import Replay
 from dreamgym.models.encoders import ImageEncoder
+from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import observe_sequence
-from dreamgym.models.trust import Trust
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
 from dreamgym.training.presets import Preset
@@ -139,10 +139,15 @@ class AgentLearner:
         start = states.flatten()[chosen]
         rate = self.agent.config.learning_rate * linear_decay(step, self.total_steps, self.settings.decay_share, floor=0.1)
         defaults = self.model.defaults
-        trust = Trust(defaults.max_uncertainty, defaults.uncertainty_penalty, defaults.range_guard, self.model.reward_low)
+        guard = Guard.of(
+            self.model,
+            max_uncertainty=defaults.max_uncertainty,
+            uncertainty_penalty=defaults.uncertainty_penalty,
+            range_guard=defaults.range_guard,
+        )
         self.model.requires_grad_(False)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16):
-            actor_loss, critic_loss, metrics = self.agent.losses(self.model, start, trust, generator)
+            actor_loss, critic_loss, metrics = self.agent.losses(self.model, start, guard, generator)
         norms = {
             "actor_norm": self._update(actor_loss, self.agent.actor, self.actor_optimiser, rate),
             "critic_norm": self._update(critic_loss, self.agent.critic, self.critic_optimiser, rate),

@@ -6,8 +6,6 @@ import torch
 
 from dreamgym.models.calibration import calibrate_uncertainty, fit_ensemble_scaling, start_bank
 from dreamgym.models.ensemble import bootstrap_weights
-from dreamgym.models.trust import Trust
-from dreamgym.structs import Prediction
 from tests.models.builders import K, echo_world, noise_for, tiny_ensemble, train
 
 
@@ -104,25 +102,3 @@ def test_start_bank_holds_firsts_and_living_rows():
     batches = [echo_world(1, 7, seed=s) for s in range(12)]
     bank = start_bank(model, batches, size=16, seed=0)
     assert len(bank.is_first) == 16 and int(bank.is_first.sum()) == 4
-
-
-def _prediction(uncertainty):
-    return Prediction(torch.full((3,), -1.0), torch.ones(3), torch.tensor(uncertainty))
-
-
-def test_halts_where_too_uncertain_or_out_of_range():
-    trust = Trust(max_uncertainty=3.0, range_guard=True)
-    assert trust.halts(_prediction([0.0, 3.5, 1.0]), torch.tensor([True, True, False])).tolist() == [False, True, True]
-
-
-def test_a_halt_never_pays_better_than_the_worst_life():
-    trust = Trust(reward_low=-2.0)
-    remaining = torch.tensor([1, 10, 200])
-    worst_life = torch.tensor([sum(-2.0 * 0.99**k for k in range(n)) for n in (1, 10, 200)])
-    torch.testing.assert_close(trust.halt_value(remaining), worst_life)
-    assert torch.equal(Trust(reward_low=0.5).halt_value(remaining), torch.zeros(3))
-
-
-def test_uncertainty_costs_up_to_three_units():
-    trust = Trust(uncertainty_penalty=0.5)
-    assert trust.reward(_prediction([0.0, 1.0, 50.0])).tolist() == [-1.0, -1.5, -2.5]

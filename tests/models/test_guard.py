@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamgym.dreams.engine import DreamEngine
-from dreamgym.dreams.guard import Guard
+from dreamgym.models.guard import Guard
 from tests.toys import BlindWorld, CounterWorld
 
 
