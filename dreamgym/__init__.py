@@ -1,1 +1,97 @@
-"""dreamgym: trained world models as standard gymnasium environments."""
+"""dreamgym: trained world models as standard gymnasium environments. Train any agent inside the dream, act awake.
+
+    import gymnasium as gym, dreamgym
+    env = gym.make("dreamgym/Dream-CarRacing-v0", obs_type="latent")
+
+Shapes everywhere: B batch, T time, H horizon, A model action, D deterministic, S stochastic, K classes or members, F features = S+D,
+images [Y,X,C] uint8 at the border. Row t of a sequence holds what arrived together: obs, reward, flags, and the action that led there.
+
+Importing this registers the ids and nothing more: torch and everything heavy come with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dreamgym.registration import register_all
+
+if TYPE_CHECKING:
+    from dreamgym.agents.actor_critic import ActorCritic
+    from dreamgym.agents.belief import BeliefPolicy
+    from dreamgym.data import Replay, collect, collect_parallel
+    from dreamgym.dreams.awake import LatentObservation, LatentVectorObservation
+    from dreamgym.dreams.env import DreamEnv
+    from dreamgym.dreams.vector import DreamVectorEnv
+    from dreamgym.envs import make_env, make_spec
+    from dreamgym.evaluation import compare, evaluate
+    from dreamgym.models.world_model import WorldModel
+    from dreamgym.structs import DreamDefaults, Preprocess, Spec
+    from dreamgym.training.loop import Run, fit
+
+__version__ = "0.1.0"
+
+# Public name -> where it lives. What is listed here is promised; the rest is free to change.
+_HOMES = {
+    "ActorCritic": "dreamgym.agents.actor_critic",
+    "BeliefPolicy": "dreamgym.agents.belief",
+    "DreamDefaults": "dreamgym.structs",
+    "DreamEnv": "dreamgym.dreams.env",
+    "DreamVectorEnv": "dreamgym.dreams.vector",
+    "LatentObservation": "dreamgym.dreams.awake",
+    "LatentVectorObservation": "dreamgym.dreams.awake",
+    "Preprocess": "dreamgym.structs",
+    "Replay": "dreamgym.data",
+    "Run": "dreamgym.training.loop",
+    "Spec": "dreamgym.structs",
+    "WorldModel": "dreamgym.models.world_model",
+    "collect": "dreamgym.data",
+    "collect_parallel": "dreamgym.data",
+    "compare": "dreamgym.evaluation",
+    "evaluate": "dreamgym.evaluation",
+    "fit": "dreamgym.training.loop",
+    "make_env": "dreamgym.envs",
+    "make_spec": "dreamgym.envs",
+}
+
+__all__ = [
+    "ActorCritic",
+    "BeliefPolicy",
+    "DreamDefaults",
+    "DreamEnv",
+    "DreamVectorEnv",
+    "LatentObservation",
+    "LatentVectorObservation",
+    "Preprocess",
+    "Replay",
+    "Run",
+    "Spec",
+    "WorldModel",
+    "collect",
+    "collect_parallel",
+    "compare",
+    "evaluate",
+    "fit",
+    "make_env",
+    "make_spec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("sb3", "hub", "models", "envs", "data", "dreams", "agents", "evaluation", "training"):
+        return importlib.import_module(f"dreamgym.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dreamgym' has no attribute {name!r}")
+    if name == "WorldModel":
+        importlib.import_module("dreamgym.hub")  # gives WorldModel its save_pretrained and from_pretrained
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_all()
