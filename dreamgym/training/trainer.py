@@ -188,7 +188,7 @@ class Trainer:
     def _learn_autoencoder(self) -> None:
         assert self.autoencoder is not None and self.preset.autoencoder is not None
         for step, bar in self.log.bar("autoencoder", self.step, self.preset.autoencoder.steps):
-            self._account("autoencoder", step, self.autoencoder.step(self.replay, step), bar)
+            self._account("autoencoder", step, self.autoencoder.step(self.replay, step), bar, due=step % _LOG_EVERY == 0)
             self._maybe_checkpoint(step)
         self.model.encoder.requires_grad_(False)
         self._encode_new_rows()
@@ -226,7 +226,7 @@ class Trainer:
             if 0 <= late < agent_settings.steps_per_round:
                 metrics |= self.agent_learner.step(states, ~batch.is_last & batch.valid, self.agent_steps)
                 self.agent_steps += 1
-            self._account("learn", self.model_steps + self.agent_steps, metrics, bar)
+            self._account("learn", self.model_steps + self.agent_steps, metrics, bar, due=step % _LOG_EVERY == 0)
             self._maybe_checkpoint(step)
             if late == -1 or (step == total - 1):
                 self._calibrate()
@@ -252,19 +252,18 @@ class Trainer:
         held_out = self.held_out if len(self.held_out.episodes) else self.replay
         calibrate_uncertainty(self.model, _sequences(held_out, held_out.episodes[:64], self.model.device))
 
-    def _account(self, stage: str, step: int, metrics: dict[str, Tensor], bar: Any) -> None:
-        """Stop at NaN; log now and then."""
+    def _account(self, stage: str, step: int, metrics: dict[str, Tensor], bar: Any, *, due: bool) -> None:
+        """Stop at NaN; log where due."""
         if not metrics:
             return
-        values = {name: float(value) for name, value in metrics.items()} if step % _LOG_EVERY == 0 else None
-        total = sum(metrics.values())
-        if not math.isfinite(float(total)):
+        if not math.isfinite(float(sum(metrics.values()))):
             bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
             raise NonFiniteLossError(
                 f"{stage}: {', '.join(bad) or 'the sum'} became NaN or infinite at step {step}; the last good checkpoint is "
                 f"{self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
             )
-        if values is not None:
+        if due:
+            values = {name: float(value) for name, value in metrics.items()}
             self.log.write(stage, step, values)
             bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:5]}, refresh=False)
 

@@ -1,0 +1,199 @@
+"""fit from end to end on tiny settings: what it leaves behind, how it stops, and that resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import dreamgym
+from dreamgym.data import Replay
+from dreamgym.errors import NonFiniteLossError
+from dreamgym.training import trainer as training
+from dreamgym.training.loop import fit
+from tests.training.tiny import tiny_ensemble, tiny_vae_rssm
+
+
+class Squares(gym.Env):
+    """A 64x64 world whose square moves with the action; ends truncated after 40 steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.at = np.zeros(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = self.np_random.uniform(-0.5, 0.5, 2)
+        return self._paint(), {}
+
+    def step(self, action):
+        self.at = np.clip(self.at + 0.1 * np.asarray(action), -1, 1)
+        return self._paint(), float(1.0 - np.abs(self.at).sum()), False, False, {}
+
+    def _paint(self):
+        image = np.zeros((64, 64, 3), np.uint8)
+        y, x = (28 + 28 * self.at).astype(int)
+        image[y : y + 8, x : x + 8] = 255
+        return image
+
+
+gym.register("DreamgymTests/Squares-v0", entry_point=Squares, max_episode_steps=40)
+
+
+def _weights(run):
+    return {**run.model.state_dict(), **{f"agent.{k}": v for k, v in run.agent.state_dict().items()}}
+
+
+def _assert_identical(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def pendulum(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pendulum") / "run"
+    return fit("Pendulum-v1", tiny_ensemble(), seed=3, out=folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squares") / "run"
+    return fit("DreamgymTests/Squares-v0", tiny_vae_rssm(), seed=1, out=folder, progress=False)
+
+
+def test_a_run_stays_within_its_budget_of_real_steps(pendulum, squares):
+    assert pendulum.metrics["env_steps"] == 400 + 2 * (200 + 200)
+    assert squares.metrics["env_steps"] <= 600
+
+
+def test_a_run_folder_says_what_was_run(pendulum):
+    config = json.loads((pendulum.folder / "config.json").read_text())
+    assert config["env_id"] == "Pendulum-v1" and config["seed"] == 3 and config["preset"]["name"] == "ensemble"
+    lines = [json.loads(line) for line in (pendulum.folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"prefill", "learn", "awake"} <= {line["stage"] for line in lines}
+
+
+@pytest.mark.parametrize("name", ["pendulum", "squares"])
+def test_the_saved_model_is_the_returned_one_and_can_be_dreamt(name, request):
+    run = request.getfixturevalue(name)
+    loaded = dreamgym.WorldModel.from_pretrained(run.folder / "model")
+    _assert_identical(run.model.state_dict(), loaded.state_dict())
+    env = dreamgym.DreamEnv(loaded, obs_type="latent")
+    obs, _ = env.reset(seed=0)
+    action, _ = run.agent.predict(obs, deterministic=True)
+    assert np.isfinite(env.step(action)[1])
+
+
+def test_the_best_validation_round_is_kept(squares):
+    validation = squares.metrics["validation"]
+    assert validation["round"] in (0, 1) and np.mean(validation["returns"]) == pytest.approx(validation["mean"])
+
+
+def test_the_same_seed_gives_the_same_run(pendulum, tmp_path):
+    again = fit("Pendulum-v1", tiny_ensemble(), seed=3, out=tmp_path / "again", progress=False)
+    _assert_identical(_weights(pendulum), _weights(again))
+
+
+def test_a_run_leaves_the_callers_generators_alone(tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = (torch.rand(3), np.random.rand())
+    torch.manual_seed(5)
+    np.random.seed(5)
+    fit("Pendulum-v1", tiny_ensemble(), seed=4, out=tmp_path / "run", progress=False)
+    assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 7])
+@pytest.mark.parametrize("kind", ["pendulum", "squares"])
+def test_a_killed_run_resumes_to_the_bit(kind, after, request, tmp_path, monkeypatch):
+    """The run dies right after its `after`-th checkpoint, has half a stage of work thrown away, and goes on."""
+    whole = request.getfixturevalue(kind)
+    env_id, preset, seed = {
+        "pendulum": ("Pendulum-v1", tiny_ensemble(), 3),
+        "squares": ("DreamgymTests/Squares-v0", tiny_vae_rssm(), 1),
+    }[kind]
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 3)
+    written = 0
+    checkpoint = training.Trainer.checkpoint
+
+    def dies(self):
+        nonlocal written
+        if written == after:
+            raise RuntimeError("killed")  # work since the last checkpoint is lost
+        written += 1
+        checkpoint(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Trainer, "checkpoint", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(env_id, preset, seed=seed, out=tmp_path / "run", progress=False)
+    resumed = fit(env_id, preset, seed=seed, out=tmp_path / "run", progress=False)
+    _assert_identical(_weights(whole), _weights(resumed))
+    assert resumed.metrics["validation"] == whole.metrics["validation"]
+
+
+def test_a_finished_run_is_loaded_and_not_repeated(pendulum):
+    before = (pendulum.folder / "metrics.jsonl").read_text()
+    again = fit("Pendulum-v1", tiny_ensemble(), seed=3, out=pendulum.folder, progress=False)
+    _assert_identical(_weights(pendulum), _weights(again))
+    assert (pendulum.folder / "metrics.jsonl").read_text() == before
+
+
+def test_ctrl_c_leaves_a_loadable_model(tmp_path, monkeypatch):
+    step = training.AgentLearner.step
+
+    def interrupted(self, states, allowed, number):
+        if number == 4:
+            raise KeyboardInterrupt
+        return step(self, states, allowed, number)
+
+    monkeypatch.setattr(training.AgentLearner, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit("Pendulum-v1", tiny_ensemble(), seed=0, out=tmp_path / "run", progress=False)
+    assert dreamgym.WorldModel.from_pretrained(tmp_path / "run" / "model").initial_states is not None
+
+
+def test_nan_stops_with_the_term_the_step_and_the_checkpoint(tmp_path, monkeypatch):
+    step = training.ModelLearner.step
+
+    def poisoned(self, batch, number):
+        metrics, states = step(self, batch, number)
+        return ({**metrics, "transition": torch.tensor(float("nan"))} if number == 5 else metrics), states
+
+    monkeypatch.setattr(training.ModelLearner, "step", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"transition .* step .*checkpoint\.pt"):
+        fit("Pendulum-v1", tiny_ensemble(), seed=0, out=tmp_path / "run", progress=False)
+
+
+def test_a_folder_with_another_run_is_refused(pendulum):
+    with pytest.raises(ValueError, match="different run"):
+        fit("Pendulum-v1", tiny_ensemble(), seed=4, out=pendulum.folder, progress=False)
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(ValueError, match="ensemble, vae-rssm"):
+        fit("Pendulum-v1", "dreamer-v9")
+
+
+def test_images_need_an_image_preset(tmp_path):
+    with pytest.raises(ValueError, match="vae-rssm"):
+        fit("DreamgymTests/Squares-v0", "ensemble", out=tmp_path / "run", progress=False)
+
+
+def test_a_stored_replay_is_learned_from_offline(pendulum, tmp_path):
+    dataset = Replay(pendulum.model.spec, pendulum.folder / "replay" / "train")
+    run = fit(dataset, replace(tiny_ensemble(), notes="offline"), seed=0, out=tmp_path / "run", progress=False)
+    assert run.metrics["env_steps"] == 0 and run.metrics["validation"] is None
+    assert Path(run.folder / "model" / "config.json").exists()
