@@ -104,7 +104,7 @@ def _ensemble() -> Preset:
         agent=ActorCriticConfig(layers=2, units=64, horizon=15, discount=0.99, entropy=0.003, reward_scale=1.0, learning_rate=1e-3),
         collection=Collection(env_steps=10_000, prefill=1.0, hold=(1, 16), rounds=1, explore_share=0.0),
         model_training=ModelTraining(warmup_steps=4000, steps_per_round=0, batch=128, length=3, learning_rate=1e-3, gradient_clip=1e3),
-        agent_training=AgentTraining(steps_per_round=1500, starts=256),
+        agent_training=AgentTraining(steps_per_round=1000, starts=128),
         notes="PETS-style ensemble with MOReL-style halting; seconds on a CPU.",
     )
 

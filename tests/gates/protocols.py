@@ -1,0 +1,88 @@
+"""The learning gates' protocols: train, judge awake on seeds that picked nothing, write down every episode."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamgym.demo import learn_in_dream
+from dreamgym.evaluation.comparison import Comparison, compare
+from dreamgym.evaluation.policies import random_policy
+from dreamgym.evaluation.returns import report_seeds
+from dreamgym.hub import bundle
+from dreamgym.training.loop import Run, fit
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "gates"
+RUNS = Path(os.environ.get("DREAMGYM_RUNS", ROOT / "runs"))  # resumable: an interrupted gate goes on where it stood
+
+# One setting of SB3's PPO for Pendulum, CartPole and Acrobot; dream steps.
+CLASSIC_PPO: dict[str, Any] = {"num_envs": 16, "n_steps": 128, "batch_size": 256, "n_epochs": 10, "learning_rate": 1e-3, "ent_coef": 0.0}
+CLASSIC_STEPS = 150_000
+DRIVING_STEPS = 1_000_000  # what `make demo` does
+
+
+def ensemble_gate(env_id: str, env_steps: int, seed: int) -> Comparison:
+    """fit an ensemble on env_steps real steps, train PPO only in its dream, judge 20 episodes awake."""
+    torch.set_num_threads(1)
+    began = time.time()
+    run = fit(env_id, "ensemble", env_steps=env_steps, seed=seed, out=RUNS / f"gate-{env_id}-{seed}", progress=False)
+    learned = learn_in_dream(run.model, steps=CLASSIC_STEPS, seed=seed, progress=False, **CLASSIC_PPO)
+    result = compare(learned.agent, run.model, seeds=report_seeds(20), baselines=_blind(run.model))
+    _write(f"ensemble-{env_id}-{seed}", result, began, run=run, dream_steps=learned.steps)
+    return result
+
+
+def driving_gate(seed: int) -> Comparison:
+    """fit CarRacing from nothing with the vae-rssm preset, judge its own agent on 50 unseen tracks."""
+    torch.set_num_threads(1)
+    began = time.time()
+    run = fit("CarRacing-v3", "vae-rssm", seed=seed, out=RUNS / f"car-racing-{seed}", progress=False)
+    result = compare(run.agent, run.model, seeds=report_seeds(50), thresholds=(800.0,), baselines=_blind(run.model))
+    _write(f"driving-fit-{seed}", result, began, run=run)
+    return result
+
+
+def frozen_gate(seed: int) -> Comparison:
+    """Train a fresh PPO in the bundled, frozen CarRacing dream, judge its last checkpoint on 50 unseen tracks."""
+    torch.set_num_threads(1)
+    began = time.time()
+    model = bundle.load_bundled("CarRacing")
+    learned = learn_in_dream(model, steps=DRIVING_STEPS, seed=seed, progress=False)
+    result = compare(learned.agent, model, seeds=report_seeds(50), thresholds=(800.0,), baselines=_blind(model))
+    _write(f"driving-frozen-{seed}", result, began, dream_steps=learned.steps)
+    return result
+
+
+def _blind(model: Any) -> dict[str, Any]:
+    return {"random actions": random_policy(model.spec.action_space)}
+
+
+def _write(name: str, result: Comparison, began: float, *, run: Run | None = None, dream_steps: int | None = None) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {
+        "name": name,
+        "seconds_here": round(time.time() - began, 1),
+        "real_steps": None if run is None else run.metrics["env_steps"],
+        "validation": None if run is None else run.metrics["validation"],
+        "seconds_of_fit": None if run is None else _seconds(run.folder),
+        "dream_steps": dream_steps,
+        "comparison": result.to_json(),
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\n{name}\n{result.table()}")
+
+
+def _seconds(folder: Path) -> float:
+    """Wall seconds of all sessions of a run: the log's clock starts anew with each."""
+    total = last = 0.0
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        seconds = float(json.loads(line)["seconds"])
+        total += seconds - last if seconds >= last else seconds
+        last = seconds
+    return round(total, 1)

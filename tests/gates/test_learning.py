@@ -1,0 +1,34 @@
+"""Learning gates (make gates): policies trained only in dreams, judged in the real environment. Minutes to an hour each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.gates.protocols import RESULTS, driving_gate, ensemble_gate, frozen_gate
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("env_id", "env_steps", "least"), [("Pendulum-v1", 10_000, -170.0), ("CartPole-v1", 10_000, 475.0), ("Acrobot-v1", 20_000, -110.0)]
+)
+def test_ppo_trained_in_an_ensemble_dream_solves_the_real_task(env_id, env_steps, least, seed):
+    assert ensemble_gate(env_id, env_steps, seed).awake.mean >= least
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fit_drives_unseen_tracks(seed):
+    assert driving_gate(seed).awake.mean >= 700.0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_fresh_ppo_in_the_bundled_dream_drives_unseen_tracks(seed):
+    assert frozen_gate(seed).awake.mean >= 650.0
+
+
+def test_the_best_of_three_fits_reaches_850():
+    written = [json.loads((RESULTS / f"driving-fit-{seed}.json").read_text()) for seed in (0, 1, 2)]
+    assert max(result["comparison"]["awake"]["mean"] for result in written) >= 850.0
