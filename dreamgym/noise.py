@@ -34,9 +34,20 @@ def _mix(x: Tensor) -> Tensor:
 
 def hash_counters(seed: Tensor, episode: Tensor, step: Tensor, lanes: int) -> Tensor:
     """Hash counters to 64 random bits. seed, episode, step [...] int64, broadcastable -> [..., lanes] int64."""
-    key = _mix(_mix(_mix(seed + _GOLDEN) + episode * _GOLDEN) + step * _GOLDEN)
-    lane = torch.arange(1, lanes + 1, device=key.device, dtype=torch.int64) * _GOLDEN
-    return _mix(key.unsqueeze(-1) + lane)
+    return _hash_steps(_episode_key(seed, episode), step, _lane_offsets(lanes, seed.device))
+
+
+def _episode_key(seed: Tensor, episode: Tensor) -> Tensor:
+    """What all steps of an episode share; streams keep it."""
+    return _mix(_mix(seed + _GOLDEN) + episode * _GOLDEN)
+
+
+def _lane_offsets(lanes: int, device: torch.device) -> Tensor:
+    return torch.arange(1, lanes + 1, device=device, dtype=torch.int64) * _GOLDEN
+
+
+def _hash_steps(key: Tensor, step: Tensor, offsets: Tensor) -> Tensor:
+    return _mix(_mix(key + step * _GOLDEN).unsqueeze(-1) + offsets)
 
 
 def uniform(seed: Tensor, episode: Tensor, step: Tensor, lanes: int) -> Tensor:
@@ -44,9 +55,13 @@ def uniform(seed: Tensor, episode: Tensor, step: Tensor, lanes: int) -> Tensor:
 
     Each 64-bit hash yields two lanes of 23 bits, so that k + 0.5 is exact in float32.
     """
-    bits = hash_counters(seed, episode, step, (lanes + 1) // 2)
-    high, low = (bits >> 41) & _MASK_23, bits & _MASK_23
-    return torch.cat([high, low], -1)[..., :lanes].to(torch.float32).add_(0.5).mul_(2.0**-23)
+    return _to_uniform(hash_counters(seed, episode, step, (lanes + 1) // 2), lanes)
+
+
+def _to_uniform(bits: Tensor, lanes: int) -> Tensor:
+    high = (bits >> 41).bitwise_and_(_MASK_23).to(torch.float32)
+    low = (bits & _MASK_23).to(torch.float32)
+    return torch.cat([high, low], -1).add_(0.5).mul_(2.0**-23)[..., :lanes]
 
 
 def to_normal(noise: Tensor) -> Tensor:
@@ -65,6 +80,8 @@ class NoiseStreams:
         self.seed = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.episode = torch.zeros_like(self.seed)
         self.step = torch.zeros_like(self.seed)
+        self._key = _episode_key(self.seed, self.episode)
+        self._offsets = _lane_offsets((lanes + 1) // 2, self.seed.device)
         self._block = 64 if num_slots <= 16 else 1
         self._ahead = torch.empty(0)
         self._drawn = 0
@@ -72,11 +89,11 @@ class NoiseStreams:
     def draw(self) -> Tensor:
         """Noise of every slot's current step, [B, lanes] float32 in (0, 1)."""
         if self._block == 1:
-            noise = uniform(self.seed, self.episode, self.step, self.lanes)
+            noise = _to_uniform(_hash_steps(self._key, self.step, self._offsets), self.lanes)
         else:
             if self._drawn == len(self._ahead):
                 offsets = torch.arange(self._block, device=self.step.device).unsqueeze(1)
-                self._ahead = uniform(self.seed, self.episode, self.step + offsets, self.lanes)
+                self._ahead = _to_uniform(_hash_steps(self._key, self.step + offsets, self._offsets), self.lanes)
                 self._drawn = 0
             noise = self._ahead[self._drawn]
             self._drawn += 1
@@ -95,9 +112,13 @@ class NoiseStreams:
         else:
             self.episode = self.episode + slots
         self.step = torch.where(slots, torch.zeros_like(self.step), self.step)
-        self._ahead, self._drawn = torch.empty(0), 0
+        self._rekey()
 
     def restore(self, seed: Tensor, episode: Tensor, step: Tensor) -> None:
         """Continue from saved counters, each [B] int64."""
         self.seed, self.episode, self.step = seed.clone(), episode.clone(), step.clone()
+        self._rekey()
+
+    def _rekey(self) -> None:
+        self._key = _episode_key(self.seed, self.episode)
         self._ahead, self._drawn = torch.empty(0), 0
