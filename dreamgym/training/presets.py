@@ -95,7 +95,7 @@ def _ensemble() -> Preset:
         name="ensemble",
         model=WorldModelConfig(
             encoder=VectorConfig(range_margin=0.1),
-            core=EnsembleConfig(members=5, layers=2, units=200),
+            core=EnsembleConfig(),
             heads=ArrivalHeadsConfig(layers=2, units=64),
             objective=EnsembleObjective(),
             # The guard is what took CartPole from 44 to 500 in the prototype (design.md, Trust).
