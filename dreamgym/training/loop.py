@@ -11,7 +11,6 @@ from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env, make_spec
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import Spec
 from dreamgym.training.presets import PRESETS, Preset
 from dreamgym.training.trainer import Trainer
 
@@ -38,6 +37,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = True,
     progress: bool = True,
+    workers: int = 1,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Run:
     """Train a world model and an agent inside it.
@@ -47,6 +47,8 @@ def fit(
     observations, "vae-rssm" for 64x64 images) or a Preset. The run folder `out` (default runs/<env>-<preset>-<seed>) holds config.json,
     metrics.jsonl, TensorBoard files, checkpoint.pt, replay/, and at the end model/ (a bundle) and agent/.
     resume continues an interrupted run of the same settings exactly where it stood; a finished one is loaded. Ctrl-C leaves model/.
+    workers > 1 collects random experience in that many processes, with the same result; it pays for slow environments and needs the
+    caller's script to be guarded by `if __name__ == "__main__":`. env_kwargs go to gymnasium.make.
 
     Raises ValueError for an unknown preset, spaces that do not fit, or a folder that holds a different run;
     NonFiniteLossError where training meets NaN.
@@ -59,8 +61,11 @@ def fit(
         env = make_env(name, **(env_kwargs or {}))
         spec = make_spec(env, name)
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
-    fresh = _open_folder(folder, spec, chosen, seed, resume=resume)
-    trainer = Trainer(spec, chosen, seed=seed, device=device, folder=folder, progress=progress, env=env)
+    described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
+    fresh = _open_folder(folder, described | ({"env_kwargs": env_kwargs} if env_kwargs else {}), resume=resume)
+    trainer = Trainer(
+        spec, chosen, seed=seed, device=device, folder=folder, progress=progress, env=env, env_kwargs=env_kwargs, workers=workers
+    )
     if isinstance(env_or_dataset, Replay):
         trainer.use_dataset(env_or_dataset)
     if not fresh:
@@ -89,9 +94,8 @@ def _choose_preset(preset: str | Preset, env_steps: int | None) -> Preset:
     return replace(preset, collection=replace(preset.collection, env_steps=env_steps))
 
 
-def _open_folder(folder: Path, spec: Spec, preset: Preset, seed: int, *, resume: bool) -> bool:
+def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:
     """Write config.json of a new run, or make sure that the one there is the same run. True if there is nothing to resume."""
-    described = {"env_id": spec.env_id, "seed": seed, "preset": json.loads(json.dumps(asdict(preset)))}
     path = folder / "config.json"
     if path.exists():
         if json.loads(path.read_text()) != described:

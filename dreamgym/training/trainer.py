@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import collection as collecting
 from dreamgym.data import collectors
 from dreamgym.data.replay import Replay
+from dreamgym.envs import make_env
 from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
 from dreamgym.models.calibration import calibrate_uncertainty, fit_ensemble_scaling, start_bank
@@ -26,7 +28,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, Spec
 from dreamgym.training.learners import AgentLearner, AutoencoderLearner, ModelLearner, Randomness
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.presets import Preset
+from dreamgym.training.presets import Collection, Preset
 
 __all__ = ["Trainer"]
 
@@ -54,9 +56,20 @@ class Trainer:
     """Owns everything a run changes. `run` walks through the stages; `progress` = (stage, step) says where it stands."""
 
     def __init__(
-        self, spec: Spec, preset: Preset, *, seed: int, device: str, folder: Path, progress: bool, env: gym.Env[Any, Any] | None
+        self,
+        spec: Spec,
+        preset: Preset,
+        *,
+        seed: int,
+        device: str,
+        folder: Path,
+        progress: bool,
+        env: gym.Env[Any, Any] | None,
+        env_kwargs: dict[str, Any] | None = None,
+        workers: int = 1,
     ) -> None:
         self.spec, self.preset, self.seed, self.folder, self.env = spec, preset, seed, folder, env
+        self.env_kwargs, self.workers = env_kwargs or {}, workers
         self.log = MetricsLog(folder, progress=progress)
         self.replay = Replay(spec, folder / "replay" / "train")
         self.held_out = Replay(spec, folder / "replay" / "held_out")
@@ -127,24 +140,22 @@ class Trainer:
     def _prefill(self) -> None:
         settings = self.preset.collection
         assert self.env is not None
-        stats = collecting.collect(
-            self.env,
-            self._random_policy,
-            _Split(self.replay, self.held_out, settings.held_out_every),
-            steps=int(self._budget * settings.prefill),
-            seed=TRAINING_SEEDS + 10_000 * self.seed,
-            max_episode_steps=None if settings.episode_steps is None else collecting.EpisodeLengths(*zip(*settings.episode_steps)),
-            progress=self.log.progress,
-        )
+        policy = partial(_random_policy, settings, self.spec, self.seed)
+        sink = _Split(self.replay, self.held_out, settings.held_out_every)
+        options: dict[str, Any] = {
+            "steps": int(self._budget * settings.prefill),
+            "seed": TRAINING_SEEDS + 10_000 * self.seed,
+            "max_episode_steps": None if settings.episode_steps is None else collecting.EpisodeLengths(*zip(*settings.episode_steps)),
+            "progress": self.log.progress,
+        }
+        if self.workers > 1:
+            build = partial(make_env, self.spec.env_id, preprocess=self.spec.preprocess, **self.env_kwargs)
+            stats = collecting.collect_parallel(build, policy, sink, workers=self.workers, **options)
+        else:
+            stats = collecting.collect(self.env, policy, sink, **options)
         self.real_steps += stats.steps
         self.recent_from = len(self.replay)
         self._report_collection("prefill", stats)
-
-    def _random_policy(self, episode: int) -> Any:
-        seed = 1_000_003 * self.seed + episode
-        if self.preset.collection.collector == "driving":
-            return collectors.DrivingRandom(self.spec.action_space, seed=seed)
-        return collectors.StickyRandom(self.spec.action_space, hold=self.preset.collection.hold, seed=seed)
 
     def _judge(self, number: int) -> None:
         """Greedy episodes validate this round's agent, explored ones widen the data; all are learned from."""
@@ -356,6 +367,13 @@ class Trainer:
     def close(self) -> None:
         """Flush the log."""
         self.log.close()
+
+
+def _random_policy(settings: Collection, spec: Spec, seed: int, episode: int) -> Any:
+    episode_seed = 1_000_003 * seed + episode
+    if settings.collector == "driving":
+        return collectors.DrivingRandom(spec.action_space, seed=episode_seed)
+    return collectors.StickyRandom(spec.action_space, hold=settings.hold, seed=episode_seed)
 
 
 class _Split:
