@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamgym.agents.returns import discount_weights, lambda_returns
+from dreamgym.errors import ModelNotFoundError
 from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import imagine
 from dreamgym.models.world_model import WorldModel
@@ -94,7 +95,8 @@ class ActorCritic(nn.Module):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
         """Latent observations [F] or [B,F] -> the environment's actions. deterministic takes the mode, else samples."""
-        features = torch.as_tensor(np.asarray(observation), dtype=torch.float32)
+        device = self.actor[0].weight.device
+        features = torch.as_tensor(np.asarray(observation), dtype=torch.float32, device=device)  # type: ignore[arg-type]
         if features.shape[-1] != self.feature_size:
             raise ValueError(
                 f"observation has {features.shape[-1]} numbers, this agent reads {self.feature_size} latent features: "
@@ -105,8 +107,8 @@ class ActorCritic(nn.Module):
             action = policy.mode
         else:
             noise = torch.rand((*features.shape[:-1], self.spec.action_size), generator=self._generator)
-            action = policy.sample(noise.clamp_(1e-6, 1.0 - 1e-6))
-        return self.spec.to_env_action(action).numpy(), state
+            action = policy.sample(noise.clamp_(1e-6, 1.0 - 1e-6).to(features.device))
+        return self.spec.to_env_action(action.cpu()).numpy(), state
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
@@ -184,8 +186,10 @@ class ActorCritic(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, spec: Spec) -> ActorCritic:
-        """Read what `save` wrote; spec is the world model's."""
+        """Read what `save` wrote; spec is the world model's. Raises ModelNotFoundError."""
         folder = Path(folder)
+        if not (folder / "agent.json").is_file():
+            raise ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json, as fit writes it.")
         written = json.loads((folder / "agent.json").read_text())
         agent = cls(spec, int(written["feature_size"]), ActorCriticConfig(**written["config"]))
         agent.load_state_dict(load_file(folder / "agent.safetensors"))

@@ -30,8 +30,8 @@ def fit_ensemble_scaling(
     core, heads = model.core, model.heads
     assert isinstance(core, Ensemble) and isinstance(heads, ArrivalHeads)
     model.encoder.fit(np.concatenate([obs, next_obs]))
-    change = model.encoder.encode(torch.from_numpy(next_obs)) - model.encoder.encode(torch.from_numpy(obs))
-    target = torch.cat([change, torch.from_numpy(reward).unsqueeze(-1)], -1)
+    before, after, gained = (torch.from_numpy(array).to(model.device) for array in (obs, next_obs, reward))
+    target = torch.cat([model.encoder.encode(after) - model.encoder.encode(before), gained.unsqueeze(-1)], -1)
     std = target.std(0, correction=0)
     core.target_mean.copy_(target.mean(0))
     core.target_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))

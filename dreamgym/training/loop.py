@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env, make_spec
@@ -19,7 +21,10 @@ __all__ = ["Run", "fit"]
 
 @dataclass(frozen=True)
 class Run:
-    """What fit leaves behind: the model and agent that did best awake, the numbers, and the folder that holds them all."""
+    """What fit leaves behind: the model and agent, the numbers, and the folder that holds them all.
+
+    Where the preset validates awake, they are the pair that did best there (metrics["validation"]); otherwise the last ones.
+    """
 
     model: WorldModel
     agent: ActorCritic
@@ -54,6 +59,8 @@ def fit(
     NonFiniteLossError where training meets NaN.
     """
     chosen = _choose_preset(preset, env_steps)
+    if not isinstance(env_or_dataset, (str, Replay)):
+        raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")
     if isinstance(env_or_dataset, Replay):
         env, spec, name = None, env_or_dataset.spec, env_or_dataset.spec.env_id
     else:
@@ -61,6 +68,8 @@ def fit(
         env = make_env(name, **(env_kwargs or {}))
         spec = make_spec(env, name)
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
+    with torch.device("meta"):
+        WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
     described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
     fresh = _open_folder(folder, described | ({"env_kwargs": env_kwargs} if env_kwargs else {}), resume=resume)
     trainer = Trainer(

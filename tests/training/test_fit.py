@@ -197,3 +197,14 @@ def test_a_stored_replay_is_learned_from_offline(pendulum, tmp_path):
     run = fit(dataset, replace(tiny_ensemble(), notes="offline"), seed=0, out=tmp_path / "run", progress=False)
     assert run.metrics["env_steps"] == 0 and run.metrics["validation"] is None
     assert Path(run.folder / "model" / "config.json").exists()
+
+
+def test_a_preset_that_does_not_fit_leaves_the_folder_usable(tmp_path):
+    with pytest.raises(ValueError, match="one-dimensional"):
+        fit("DreamgymTests/Squares-v0", "ensemble", out=tmp_path / "run", progress=False)
+    fit("DreamgymTests/Squares-v0", tiny_vae_rssm(), out=tmp_path / "run", progress=False)
+
+
+def test_an_env_object_is_refused_with_the_next_move():
+    with pytest.raises(TypeError, match="gymnasium id"):
+        fit(gym.make("Pendulum-v1"))
