@@ -17,7 +17,7 @@ from dreamgym.envs.take_cover import make_take_cover
 from dreamgym.errors import require
 from dreamgym.structs import Preprocess, Spec
 
-__all__ = ["DEFAULT_PREPROCESS", "make_env", "make_spec"]
+__all__ = ["DEFAULT_PREPROCESS", "make_env", "make_from_spec", "make_spec"]
 
 _preprocess = preprocess  # make_env's keyword bears the same name
 
@@ -37,23 +37,21 @@ _REGISTERED_BY = {"Vizdoom": ("vizdoom.gymnasium_wrapper", "doom"), "ALE/": ("al
 _FAMILY_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "car-racing"), "gymnasium.envs.mujoco": ("mujoco", "dmc")}
 
 
-def make_env(
-    env_id: str, *, preprocess: Preprocess | None = None, render_mode: str | None = None, **kwargs: Any
-) -> gym.Env[Any, Any]:
+def make_env(env_id: str, *, preprocess: Preprocess | None = None, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make any gymnasium env, preprocessed as given or, by default, as DEFAULT_PREPROCESS says for its id.
 
     Keywords go to gym.make; max_episode_steps counts frames. For TakeCover `frame_skip` is another word for action_repeat.
     Raises ValueError for an id that would import a module ("module:id"): ids also come with models from strangers;
     MissingDependencyError, naming the extra, if a package is missing; gymnasium's NameNotFound for an unknown id.
     """
-    if ":" in env_id:
-        raise ValueError(f"env id {env_id!r} would import a module; import it yourself, then pass {env_id.split(':')[-1]!r}.")
-    _require_packages(env_id)
+    _check_id(env_id)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode  # an env that draws nothing need not know the word
     frame_skip = kwargs.pop("frame_skip", None) if env_id == _TAKE_COVER else None
     if env_id == _TAKE_COVER:
-        env: gym.Env[Any, Any] = make_take_cover(env_id, render_mode=render_mode, **kwargs)
+        env: gym.Env[Any, Any] = make_take_cover(env_id, **kwargs)
     else:
-        env = gym.make(env_id, render_mode=render_mode, **kwargs)
+        env = gym.make(env_id, **kwargs)
     try:
         settings = preprocess if preprocess is not None else _default_for(env_id, env)
         if frame_skip is not None:
@@ -64,6 +62,18 @@ def make_env(
     except BaseException:
         env.close()  # ViZDoom would leave its engine running
         raise
+
+
+def make_from_spec(spec: Spec, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Make the env that a Spec describes, preprocessed and with the Spec's time limit, whichever its id was registered with.
+
+    Raises what make_env raises.
+    """
+    _check_id(spec.env_id)
+    repeat, registered = spec.preprocess.action_repeat, gym.spec(spec.env_id).max_episode_steps
+    fits = registered is not None and math.ceil(registered / repeat) == spec.max_episode_steps
+    limit = {} if fits else {"max_episode_steps": spec.max_episode_steps * repeat}
+    return make_env(spec.env_id, preprocess=spec.preprocess, render_mode=render_mode, **limit)
 
 
 def make_spec(env: gym.Env[Any, Any], env_id: str, preprocess: Preprocess | None = None) -> Spec:
@@ -80,7 +90,10 @@ def make_spec(env: gym.Env[Any, Any], env_id: str, preprocess: Preprocess | None
         raise ValueError(f"env was preprocessed with {done}, expected {settings}; make it with make_env(id, preprocess=...).")
     limit = env.spec.max_episode_steps if env.spec is not None else None
     if limit is None or limit < 1:
-        raise ValueError(f"{env_id} has no time limit, but a dream needs one; pass max_episode_steps (in frames) to make_env.")
+        raise ValueError(
+            f"{env_id} has no time limit, but a dream needs one; register it with max_episode_steps=... (in frames), "
+            "or pass max_episode_steps to make_env (env_kwargs of fit)."
+        )
     spec = Spec(
         env_id=env_id,
         observation_space=env.observation_space,
@@ -100,7 +113,10 @@ def _default_for(env_id: str, env: gym.Env[Any, Any]) -> Preprocess:
     return found
 
 
-def _require_packages(env_id: str) -> None:
+def _check_id(env_id: str) -> None:
+    """Refuse what would import a module, and name the packages that are missing."""
+    if ":" in env_id:
+        raise ValueError(f"env id {env_id!r} would import a module; import it yourself, then pass {env_id.split(':')[-1]!r}.")
     for prefix, (module, extra) in _REGISTERED_BY.items():
         if env_id.startswith(prefix):
             require(module, extra=extra, purpose=env_id)

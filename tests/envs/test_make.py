@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamgym.envs import DEFAULT_PREPROCESS, applied, make_env, make_spec, preprocess
+from dreamgym.envs import DEFAULT_PREPROCESS, applied, make_env, make_from_spec, make_spec, preprocess
 from dreamgym.errors import MissingDependencyError
 from dreamgym.structs import Preprocess
 
@@ -115,3 +115,40 @@ def test_atari_is_an_image_env():
     spec = make_spec(env, "ALE/Pong-v5")
     assert spec.is_image and env.reset(seed=0)[0].shape == (64, 64, 3)
     env.close()
+
+
+class Undrawn(gym.Env):
+    """Never ends by itself, and knows no render_mode."""
+
+    observation_space = action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+@pytest.fixture
+def undrawn():
+    gym.register("Undrawn-v0", entry_point=Undrawn)
+    yield "Undrawn-v0"
+    gym.registry.pop("Undrawn-v0")
+
+
+def test_an_env_that_knows_no_render_mode_is_made_and_its_missing_limit_told(undrawn):
+    with pytest.raises(ValueError, match=r"register it with max_episode_steps=.*make_env \(env_kwargs"):
+        make_spec(make_env(undrawn), undrawn)
+
+
+def test_an_env_made_from_a_spec_has_the_limit_of_the_spec(undrawn):
+    for env_id, repeat, frames in ((undrawn, 2, 8), ("Pendulum-v1", 3, 10), ("Pendulum-v1", 1, 200)):
+        kwargs = {"preprocess": Preprocess(action_repeat=repeat)}
+        spec = make_spec(make_env(env_id, max_episode_steps=frames, **kwargs), env_id)
+        env = make_from_spec(spec)
+        env.reset(seed=0)
+        steps = 1
+        while not env.step(np.zeros(1, np.float32))[3]:
+            steps += 1
+        assert steps == spec.max_episode_steps
