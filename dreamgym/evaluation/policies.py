@@ -26,8 +26,8 @@ STICKY_STEPS = 8
 class OpenLoopPolicy:
     """A policy whose actions depend on the step and on the seed, never on the observation.
 
-    Takes batches only (observations [B,...]), as `evaluate` and SB3's `evaluate_policy` give them. `state` is int64 [B,3]: the row's
-    episode, its step, and how many episodes were begun so far; so the object itself never changes and may be shared.
+    Takes batches [B,...] and single observations. `state` is int64 [B,3] (B is 1 for a single one): the row's episode, its step, and
+    how many episodes were begun so far; so the object itself never changes and may be shared.
 
     kind "cycle" plays `actions` [N,...] in turn, each for `period` steps; "random" draws uniformly anew every `period` steps, with a
     random phase per episode so that all episodes do not change in the same step.
@@ -46,11 +46,16 @@ class OpenLoopPolicy:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Actions of a batch, and the advanced counters. `deterministic` changes nothing: the seed decides."""
-        counters = _start(_batch_size(observation), state, episode_start)
+        """Actions of a batch, or the action of a single observation, and the advanced counters.
+
+        Single are a number, a float vector and a uint8 image [Y,X,C]. `deterministic` changes nothing: the seed decides.
+        Raises ValueError where that leaves open what is given; episode_start, one flag per row, always says it.
+        """
+        rows = _batch_size(observation, episode_start)
+        counters = _start(rows or 1, state, episode_start)
         episode, step = counters[:, 0], counters[:, 1]
         actions = self._cycle(step) if self.kind == "cycle" else self._random(episode, step)
-        return actions, counters + np.array([0, 1, 0])
+        return actions if rows else actions[0], counters + np.array([0, 1, 0])
 
     def _cycle(self, step: NDArray[np.int64]) -> NDArray[Any]:
         chosen = np.asarray(self.actions, dtype=self.action_space.dtype)
@@ -135,10 +140,23 @@ def _check(space: spaces.Space[Any]) -> None:
         raise TypeError(f"no blind policies for action space {space}; expected Discrete or a one-dimensional Box with finite bounds.")
 
 
-def _batch_size(observation: Any) -> int:
+def _batch_size(observation: Any, episode_start: NDArray[np.bool_] | None) -> int | None:
+    """Rows of a batch, None for a single observation. A blind policy knows no observation space, so shapes and types must tell."""
     while isinstance(observation, dict):
         observation = next(iter(observation.values()))
-    return len(observation)
+    array = observation.cpu().numpy() if isinstance(observation, torch.Tensor) else np.asarray(observation)
+    kind = "float" if array.dtype.kind == "f" else str(array.dtype)
+    if array.ndim == 0 or (kind, array.ndim) == ("float", 1):
+        return None
+    if episode_start is not None and np.shape(episode_start) == (len(array),):
+        return len(array)
+    if (kind, array.ndim) == ("uint8", 3):
+        return None
+    if (kind, array.ndim) in (("float", 2), ("uint8", 4)):
+        return len(array)
+    raise ValueError(
+        f"observation is {array.dtype} of shape {array.shape}, which may be one or a batch; pass episode_start, one flag per row."
+    )
 
 
 def _start(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np.bool_] | None) -> NDArray[np.int64]:

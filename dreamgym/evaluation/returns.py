@@ -88,6 +88,9 @@ class Returns:
     def __str__(self) -> str:
         return f"{self.mean:.4g} ± {self.std:.3g} (n={self.n}, median {self.median:.4g})"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
     def to_json(self) -> dict[str, Any]:
         """Numbers for a report: the summary and every episode."""
         summary = {"mean": self.mean, "std": self.std, "median": self.median, "standard_error": self.standard_error, "n": self.n}

@@ -80,3 +80,27 @@ def test_sticky_actions_stay_for_their_period_on_average() -> None:
 def test_unbounded_spaces_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match="no blind policies for action space"):
         open_loop_policies(spaces.Box(-np.inf, np.inf, (1,)))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize(
+    "obs",
+    [np.zeros(3, np.float32), np.zeros((8, 9, 3), np.uint8), np.int64(4), {"latent": np.zeros(5)}],
+    ids=["vector", "image", "class", "dict"],
+)
+def test_a_single_observation_gives_a_single_action(space: spaces.Space, obs: Any) -> None:
+    policy, state, actions = open_loop_policies(space)["switch 4"], None, []
+    for step in range(8):
+        action, state = policy.predict(obs, state, np.array([step == 0]))
+        assert space.contains(action)
+        actions.append(action)
+    batch = play(policy, np.zeros((1, 2)), 8)[:, 0]
+    assert np.array_equal(np.stack(actions), batch)
+
+
+def test_what_may_be_one_observation_or_many_is_refused_unless_flags_tell() -> None:
+    policy = random_policy(spaces.Discrete(3))
+    for obs in (np.zeros(4, np.int64), np.zeros((4, 5), np.uint8), np.zeros((4, 5, 6))):
+        with pytest.raises(ValueError, match="may be one or a batch; pass episode_start"):
+            policy.predict(obs)
+        assert policy.predict(obs, episode_start=np.ones(4, bool))[0].shape == (4,)

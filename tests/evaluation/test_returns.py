@@ -110,3 +110,7 @@ def test_statistics_are_those_of_the_numbers() -> None:
 def test_returns_without_as_many_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="expected as many"):
         Returns((1.0, 2.0), (1, 2), (0,))
+
+
+def test_returns_print_short_in_a_notebook_too() -> None:
+    assert repr(Returns((1.0, 2.0, 6.0), (10, 20, 30), (0, 1, 2))) == "Returns(3 ± 2.16 (n=3, median 2))"
