@@ -6,11 +6,13 @@ Everything heavy is imported inside the commands, so that `dreamgym --help` answ
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import tyro
 
 from dreamgym.errors import DreamGymError
@@ -165,16 +167,38 @@ def demo(
     run_demo(out, steps=steps, minutes=minutes, tracks=tracks, seed=seed, model=model)
 
 
+# What a mistaken argument ends in: wrong values, unknown names, missing files, environments that do not exist.
+_MISTAKES = (ValueError, TypeError, LookupError, OSError, gym.error.Error)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 1 with a message for errors dreamgym raises on purpose."""
+    """Run one command; 0 if it succeeded. Errors become one line: 1 for those of dreamgym.errors, 2 for what else a mistake ends in.
+
+    --debug anywhere, or DREAMGYM_DEBUG=1, lets them through with their traceback.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given or os.environ.get("DREAMGYM_DEBUG", "") not in ("", "0")
     commands: dict[str, Callable[..., Any]] = {"fit": fit, "play": play, "evaluate": evaluate, "report": report, "demo": demo}
-    described = "Trained world models as standard gymnasium environments: train any agent inside the dream, act awake."
+    described = (
+        "Trained world models as standard gymnasium environments: train any agent inside the dream, act awake. "
+        "--debug shows where an error comes from."
+    )
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="dreamgym", description=described, args=arguments)
-    except DreamGymError as error:
-        print(f"dreamgym: {error}", file=sys.stderr)
-        return 1
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="dreamgym", description=described, args=[argument for argument in given if argument != "--debug"]
+        )
+    except (DreamGymError, *_MISTAKES) as error:
+        if debug:
+            raise
+        ours = isinstance(error, DreamGymError)
+        print(f"dreamgym: {_one_line(error)}" + ("" if ours else " (--debug shows where)"), file=sys.stderr)
+        return 1 if ours else 2
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    message = f"unknown or missing: {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(message.split()) or type(error).__name__
 
 
 def _load_model(name: str) -> Any:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from dreamgym import cli
@@ -48,3 +49,27 @@ def test_report_turns_saved_numbers_into_a_page(tmp_path: Path, capsys: pytest.C
     assert cli.main(["report", str(numbers), "--out", str(tmp_path / "page.html"), "--title", "Hello"]) == 0
     assert "<h1>Hello</h1>" in (tmp_path / "page.html").read_text()
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["fit", "Pendulom-v1", "--out", "{folder}/run"], "Pendulom"),
+        (["report", "{folder}/nowhere.json"], "nowhere.json"),
+        (["report", "{folder}/empty.json"], "'dream'"),
+    ],
+    ids=["unknown env", "missing file", "wrong file"],
+)
+def test_mistakes_are_one_line_and_exit_code_two_unless_debugged(
+    arguments: list[str], names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.json").write_text('{"baselines": {}, "env_id": "Line-v0"}')
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    assert cli.main(given) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("dreamgym: ") and names in said
+    with pytest.raises((OSError, KeyError, gym.error.Error)):
+        cli.main(["--debug", *given])
+    monkeypatch.setenv("DREAMGYM_DEBUG", "1")
+    with pytest.raises((OSError, KeyError, gym.error.Error)):
+        cli.main(given)

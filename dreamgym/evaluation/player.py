@@ -52,9 +52,9 @@ def keyboard(space: spaces.Space[Any]) -> tuple[dict[str, Any], Any]:
 
 
 def play_by_hand(env: gym.Env[Any, Any], *, seed: int | None = None, zoom: float = 2.0, fps: float | None = None) -> None:
-    """Open a window and play until it is closed. Raises RuntimeError without a display, MissingDependencyError without pygame."""
+    """Open a window and play until it is closed. Raises OSError without a display, MissingDependencyError without pygame."""
     if not has_display():
-        raise RuntimeError("there is no display to open a window on; write a film instead (dreamgym play --out dream.mp4).")
+        raise OSError("there is no display to open a window on; write a film instead (dreamgym play --out dream.mp4).")
     require("pygame", extra="car-racing", purpose="playing by hand")
     from gymnasium.utils.play import play  # imports pygame
 
