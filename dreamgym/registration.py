@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-
-from dreamgym.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from dreamgym.dreams.env import DreamEnv
@@ -37,10 +35,11 @@ def ids() -> list[str]:
 
 
 def make_dream(
-    model: Any,
+    model: Any = None,
     obs_type: str | None = None,
     render_mode: str | None = None,
     render_size: int = 256,
+    training: bool = False,
     device: str | None = None,
     horizon: int | None = None,
     starts: str | None = None,
@@ -59,6 +58,7 @@ def make_dream(
         obs_type=obs_type,
         render_mode=render_mode,
         render_size=render_size,
+        training=training,
         device=device,
         horizon=horizon,
         starts=starts,
@@ -72,10 +72,11 @@ def make_dream(
 
 
 def make_dream_vec(
-    model: Any,
+    model: Any = None,
     num_envs: int = 1,
     obs_type: str | None = None,
     output: str = "numpy",
+    training: bool = False,
     device: str | None = None,
     render_mode: str | None = None,
     render_size: int = 256,
@@ -98,6 +99,7 @@ def make_dream_vec(
         num_envs,
         obs_type=obs_type,
         output=output,
+        training=training,
         device=device,
         render_mode=render_mode,
         render_size=render_size,
@@ -120,24 +122,23 @@ make_dream_vec.metadata = make_dream.metadata  # type: ignore[attr-defined]
 
 
 def load_model(model: Any) -> Any:
-    """The model of a bundled name or a folder; anything else is taken to be a model.
+    """The model of a bundled name or a folder, as WorldModel.from_pretrained finds it; anything else is taken to be a model.
 
-    A folder goes before a bundled name, unless that is written "bundled:<name>". One model per process and folder, shared by
-    all environments, which only read it; a folder that was written anew is loaded anew.
-    Raises ModelNotFoundError, and what dreamgym.hub.bundle raises.
+    One model per process and folder, shared by all environments, which only read it; a folder that was written anew is loaded anew.
+    Raises ValueError for None, and what from_pretrained raises.
     """
-    if not isinstance(model, (str, Path)):
+    if model is not None and not isinstance(model, (str, os.PathLike)):
         return model
     from dreamgym.hub import bundle
 
-    folder = Path(model).expanduser()
-    name = str(model).removeprefix(_BUNDLED)
-    if name in BUNDLED and (name != str(model) or not folder.is_dir()):
-        return _cached(_BUNDLED + name, (), lambda: bundle.load_bundled(name))
-    if not folder.is_dir():
-        raise ModelNotFoundError(f"no model at {model!r}; expected a folder written by save_pretrained, or one of {list(BUNDLED)}.")
-    written = tuple(sorted(file.stat().st_mtime_ns for file in folder.iterdir()))
-    return _cached(str(folder.resolve()), written, lambda: bundle.load(folder))
+    if model is None:
+        names = ", ".join(bundle.bundled_names()) or "none"
+        raise ValueError(f"model is missing; pass model= a folder written by save_pretrained, a bundled name ({names}), or a model.")
+    found = bundle.locate(model)
+    if isinstance(found, str):
+        return _cached(_BUNDLED + found, (), lambda: bundle.load_bundled(found))
+    written = tuple(sorted(file.stat().st_mtime_ns for file in found.iterdir())) if found.is_dir() else ()
+    return _cached(str(found.resolve()), written, lambda: bundle.load(found))
 
 
 def _cached(name: str, written: tuple[int, ...], load: Any) -> Any:

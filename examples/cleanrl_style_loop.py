@@ -1,6 +1,7 @@
 """PPO in one file over gymnasium's make_vec, in the manner of CleanRL: a dream is a vector environment like any other.
 
-The dream's defaults (horizon, guard) apply; the real return is what counts, and is printed last.
+training=True dreams as the model wants to be trained in (horizon, start states); its guard applies. The real return is what
+counts, and is printed last.
 """
 
 from __future__ import annotations
@@ -54,7 +55,13 @@ def main() -> None:
     world = dreamgym.WorldModel.from_pretrained(options.model)
     # SameStep keeps every row a real transition: what an episode ended in lies in info["final_obs"].
     dreams = gym.make_vec(
-        "dreamgym/Dream-v0", model=world, num_envs=options.num_envs, obs_type="latent", output="torch", autoreset_mode="SameStep"
+        "dreamgym/Dream-v0",
+        model=world,
+        num_envs=options.num_envs,
+        obs_type="latent",
+        output="torch",
+        autoreset_mode="SameStep",
+        training=True,
     )
     policy = Policy(dreams.single_observation_space.shape[0], dreams.single_action_space)
     optimiser = torch.optim.Adam(policy.parameters(), LEARNING_RATE)

@@ -36,7 +36,6 @@ def main() -> None:
         options={
             "context": {"obs": np.stack(frames[:seen]), "action": np.array(actions[: seen - 1])},
             "temperature": 0.0,  # means only: the likeliest future rather than a possible one
-            "horizon": world.spec.max_episode_steps,
         },
     )
     for step, (action, truth) in enumerate(zip(actions[seen - 1 :], frames[seen:]), start=1):

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym.dreams.actions import ActionReader
+from dreamgym.dreams.engine import check_model
 from dreamgym.dreams.masks import reset_mask
 from dreamgym.dreams.observations import Observation, ObservationReader
 from dreamgym.dreams.sharing import ModelReference
 from dreamgym.dreams.vector import DreamVectorEnv
-from dreamgym.structs import Preprocess
+from dreamgym.structs import Preprocess, Spec
 
 __all__ = ["LatentObservation", "LatentVectorObservation"]
 
@@ -28,6 +29,7 @@ class _Belief:
     """What the model takes the state of B real environments to be: the posterior mean (noise 0.5) given all it saw and did."""
 
     def __init__(self, model: Any, num_envs: int, obs_type: str) -> None:
+        check_model(model)
         if not hasattr(model, "observe"):
             raise ValueError("acting awake needs model.observe, which this model lacks.")
         if obs_type not in ("latent", "dict"):
@@ -101,8 +103,8 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], model: Any, *, obs_type: str = "latent") -> None:
         self._belief = _Belief(model, 1, obs_type)
-        super().__init__(_preprocessed(env, model.spec.preprocess))
-        _check_spaces(self.env.observation_space, self.env.action_space, model.spec)
+        super().__init__(_preprocessed(env, model.spec))
+        _check_spaces(self.env, self.env.observation_space, self.env.action_space, model.spec)
         self.observation_space = self._belief.reader.space
         self.last_obs: Any = None
 
@@ -152,7 +154,7 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         if "autoreset_mode" not in env.metadata:
             raise ValueError(f"{env} does not say in metadata['autoreset_mode'] how it resets; beliefs need to know.")
         self._mode = AutoresetMode(env.metadata["autoreset_mode"])
-        _check_spaces(env.single_observation_space, env.single_action_space, model.spec)
+        _check_spaces(env, env.single_observation_space, env.single_action_space, model.spec)
         _check_preprocessed(env, model.spec.preprocess)
         self.single_observation_space = self._belief.reader.space
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
@@ -175,7 +177,10 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         """Begin episodes and beliefs, in all rows or in those of options["reset_mask"] (or env_idx, where the env knows it)."""
         mask = reset_mask(dict(options or {}), self.num_envs)
         rows = np.ones(self.num_envs, np.bool_) if mask is None else mask
-        obs, info = self.env.reset(seed=seed, options=None if options is None else dict(options))  # SyncVectorEnv pops from it
+        passed = None if options is None else dict(options)  # SyncVectorEnv pops from it, and knows masks as arrays only
+        if passed and passed.get("reset_mask") is not None:
+            passed["reset_mask"] = rows.copy()
+        obs, info = self.env.reset(seed=seed, options=passed)
         self._belief.begin(obs, rows)
         self._ended &= ~rows
         return self._see(obs), info
@@ -229,12 +234,16 @@ def _valid(info: dict[str, Any], num_envs: int) -> NDArray[np.bool_]:
     return np.asarray(info["obs_valid"]).astype(np.bool_) | ~said
 
 
-def _preprocessed(env: gym.Env[Any, Any], settings: Preprocess) -> gym.Env[Any, Any]:
-    if settings == Preprocess():
+def _preprocessed(env: gym.Env[Any, Any], spec: Spec) -> gym.Env[Any, Any]:
+    if spec.preprocess == Preprocess():
         return env
     from dreamgym.envs.preprocess import preprocess
 
-    return preprocess(env, settings)
+    try:
+        return preprocess(env, spec.preprocess)
+    except (ValueError, TypeError) as error:
+        spaces_of_both = f"observation space {env.observation_space}, expected {spec.observation_space} after preprocessing"
+        raise ValueError(f"{_names(env, spec)}: {spaces_of_both}. {error}") from error
 
 
 def _check_preprocessed(env: VectorEnv[Any, Any, Any], settings: Preprocess) -> None:
@@ -251,12 +260,19 @@ def _check_preprocessed(env: VectorEnv[Any, Any, Any], settings: Preprocess) -> 
         )
 
 
-def _check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], spec: Any) -> None:
+def _check_spaces(env: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], spec: Spec) -> None:
     wanted = spec.observation_space
     if observation_space.shape != wanted.shape or (observation_space.dtype == np.uint8) != (wanted.dtype == np.uint8):
         raise ValueError(
-            f"the env's observations are {observation_space} but the model knows {wanted} ({spec.env_id}); "
-            "preprocess the env as the model's was: dreamgym.envs.preprocess.preprocess(env, model.spec.preprocess)."
+            f"{_names(env, spec)}: observation space {observation_space}, expected {wanted}; "
+            "a vector's envs are preprocessed with dreamgym.envs.preprocess.preprocess(env, model.spec.preprocess)."
         )
     if action_space != spec.action_space:
-        raise ValueError(f"the env's actions are {action_space} but the model knows {spec.action_space} ({spec.env_id}).")
+        raise ValueError(f"{_names(env, spec)}: action space {action_space}, expected {spec.action_space}.")
+
+
+def _names(env: Any, spec: Spec) -> str:
+    name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
+    if name == spec.env_id:
+        return f"this {name} is not the one that the model dreams"
+    return f"this env is {name} but the model dreams {spec.env_id}"

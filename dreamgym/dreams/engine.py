@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,7 @@ class StepResult(TensorStruct):
 class Snapshot:
     """All a dream needs to go on bit by bit: taken by get_state, put back by set_state, in this process or another."""
 
+    env_id: str  # the world that was dreamt of
     state: Any  # model state, leading [B]
     steps: Tensor  # [B] int64
     horizon: Tensor  # [B] int64
@@ -65,18 +67,20 @@ class Snapshot:
     def _map(self, function: Any) -> Snapshot:
         temperature = function(self.temperature) if isinstance(self.temperature, Tensor) else self.temperature
         rest = {name: function(getattr(self, name)) for name in ("steps", "horizon", "done", "seed", "episode", "step")}
-        return Snapshot(state=self.state.map(function), temperature=temperature, **rest)
+        return Snapshot(env_id=self.env_id, state=self.state.map(function), temperature=temperature, **rest)
 
 
 class DreamEngine:
     """A batch of dreams of one model; slot i is a function of its own seed, whatever its neighbours do.
 
-    Options left None follow model.defaults. horizon: steps until truncation (model default, else max_episode_steps, else the
-    real time limit; never above a given max_episode_steps). temperature: a number, or (low, high) to draw one per episode.
+    Options left None follow model.defaults, but whole episodes are dreamt unless it is for training: training=False means true
+    episode starts and the real time limit, training=True the model's own starts and horizon. horizon: steps until truncation
+    (else the model's, else max_episode_steps, else the real time limit; never above a given max_episode_steps).
+    temperature: a number, or (low, high) to draw one per episode.
     termination reads the continue head: "threshold" ends below 0.5, "sample" ends with probability 1 - continue_prob,
     "never" ignores it. The rest is described at DreamDefaults and Guard. Equal seeds and actions give bit-equal dreams at one
     batch size on one device; across batch sizes they agree up to the rounding of matrix products.
-    Raises ValueError for options out of range or options that the model cannot serve.
+    Raises ValueError for options out of range or options that the model cannot serve, TypeError for what is not a model.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class DreamEngine:
         model: DreamableModel,
         num_envs: int,
         *,
+        training: bool = False,
         device: torch.device | str | None = None,
         max_episode_steps: int | None = None,
         horizon: int | None = None,
@@ -97,8 +102,10 @@ class DreamEngine:
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; expected at least 1.")
+        check_model(model)
         self._arguments: dict[str, Any] = {
             "num_envs": num_envs,
+            "training": training,
             "max_episode_steps": max_episode_steps,
             "horizon": horizon,
             "starts": starts,
@@ -112,6 +119,8 @@ class DreamEngine:
         self.model, self.device = _placed(model, device)
         self.num_envs = num_envs
         defaults = getattr(model, "defaults", DreamDefaults())
+        if not training:
+            defaults = replace(defaults, horizon=None, starts="first")
         given = {"starts": starts, "hold": hold, "termination": termination}
         options = replace(defaults, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
         self._termination = options.termination
@@ -227,11 +236,15 @@ class DreamEngine:
         """Everything that set apart this batch of dreams from others of the same model."""
         streams = self._streams
         counters = {"seed": streams.seed, "episode": streams.episode, "step": streams.step}
-        held = Snapshot(self._state, self.steps, self._horizons, self.done, self._current_temperature, **counters)
+        held = Snapshot(self.model.spec.env_id, self._state, self.steps, self._horizons, self.done, self._current_temperature, **counters)
         return held.clone(self.device)
 
     def restore(self, snapshot: Snapshot, seeds: Sequence[int | None] | None = None) -> None:
-        """Continue from a snapshot; one of a single slot goes into every slot. seeds give futures of their own."""
+        """Continue from a snapshot; one of a single slot goes into every slot. seeds give futures of their own.
+
+        Raises, before anything changes, TypeError for what is no snapshot, ValueError for one of another model or batch size.
+        """
+        self._check_ours(snapshot)
         saved = snapshot.spread(self.num_envs).clone(self.device)
         self._state, self.steps, self._horizons = saved.state, saved.steps, saved.horizon
         self._current_temperature, self.done = saved.temperature, saved.done
@@ -257,6 +270,14 @@ class DreamEngine:
 
     def _seeds(self) -> tuple[Tensor, Tensor]:
         return self._streams.seed.clone(), self._streams.episode.clone()
+
+    def _check_ours(self, snapshot: Any) -> None:
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"the saved state is a {type(snapshot).__name__}; expected what get_state() returned.")
+        ours, found = (_layout(state) for state in (self.model.initial(1), snapshot.state))
+        world = self.model.spec.env_id
+        if snapshot.env_id != world or found != ours:
+            raise ValueError(f"the saved state is of a model of {snapshot.env_id}: {found}; this model of {world} has {ours}.")
 
     def _predicted_end(self, continue_prob: Tensor, chance: Tensor) -> Tensor:
         if self._termination == "threshold":
@@ -309,6 +330,16 @@ class DreamEngine:
             self._held = self._streams.at_step(0, self._lanes + 1)[:, : self._held_lanes]
 
 
+def check_model(model: Any) -> None:
+    """Raises TypeError for what cannot be dreamt, with the way to load it where it is a name or a path."""
+    if isinstance(model, (str, os.PathLike)):
+        name = os.fspath(model)
+        raise TypeError(f"expected a model, received {name!r}; load it with dreamgym.WorldModel.from_pretrained({name!r}).")
+    lacks = [name for name in ("spec", "noise_lanes", "initial", "step", "predict", "features") if not hasattr(model, name)]
+    if lacks:
+        raise TypeError(f"expected a model, received a {type(model).__name__}, which lacks {', '.join(lacks)}.")
+
+
 def check_horizon(steps: int, name: str) -> int:
     """The number of steps. Raises ValueError below 1."""
     if isinstance(steps, bool) or steps != int(steps) or steps < 1:
@@ -335,13 +366,23 @@ def _finite(state: Any, total: Tensor) -> Tensor:
     return torch.isfinite(total)
 
 
+def _layout(state: Any) -> dict[str, list[int]]:
+    """What a model's state holds, without the batch."""
+    return {name: list(tensor.shape[1:]) for name, tensor in state.items()}
+
+
 def _placed(model: Any, device: torch.device | str | None) -> tuple[Any, torch.device]:
-    """The model on the device; a copy where it lives elsewhere, for moving a caller's model would break its other users."""
+    """The model on the device; a copy where it lives elsewhere, for moving a caller's model would break its other users.
+
+    Raises ValueError for a CUDA device that is not there.
+    """
     home = torch.device("cpu")
     if isinstance(model, torch.nn.Module):
         tensor = next(iter([*model.parameters(), *model.buffers()]), None)
         home = home if tensor is None else tensor.device
     wanted = home if device is None else torch.device(device)
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {str(wanted)!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; pass device='cpu'.")
     if wanted.type == "cuda" and wanted.index is None:
         wanted = torch.device("cuda", torch.cuda.current_device())
     if wanted == home or not hasattr(model, "to"):

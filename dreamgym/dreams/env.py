@@ -26,11 +26,13 @@ class DreamEnv(gym.Env[Any, Any]):
     """A world model as `gymnasium.Env`: the spaces of the real environment, its units of reward, no real environment.
 
     obs_type: "pixels" or "vector" (the model's own kind, default), "latent" (all an agent needs; float32 [F]; nothing is decoded),
-    or "dict" (both). device: where to dream; default where the model is. Other options: see DreamEngine.
+    or "dict" (both). device: where to dream; default where the model is. training: False dreams whole episodes, True as the
+    model wants to be trained in. Other options: see DreamEngine.
     reset(options=...): initial_state (a row of the model's start states, or a model state), context ({"obs": [T,...],
     "action": [T-1,...]}: real frames to start after), temperature, horizon; each for that episode only.
     info: uncertainty (1.0 is the 99.5th percentile on real data), continue_prob, dream_step, halted.
-    Raises ResetNeeded, InvalidAction (before anything changes), NonFiniteDreamError (at once), ValueError for options.
+    Raises ResetNeeded, InvalidAction (before anything changes), NonFiniteDreamError (at once), ValueError for options,
+    TypeError for what is not a model.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[misc]
@@ -42,6 +44,7 @@ class DreamEnv(gym.Env[Any, Any]):
         obs_type: str | None = None,
         render_mode: str | None = None,
         render_size: int = 256,
+        training: bool = False,
         device: torch.device | str | None = None,
         max_episode_steps: int | None = None,
         horizon: int | None = None,
@@ -56,6 +59,7 @@ class DreamEnv(gym.Env[Any, Any]):
         self._engine = DreamEngine(
             model,
             1,
+            training=training,
             device=device,
             max_episode_steps=max_episode_steps,
             horizon=horizon,

@@ -16,7 +16,7 @@ __all__ = ["check_autoreset_mode", "check_output", "reset_mask", "seed_list"]
 def reset_mask(options: dict[str, Any], num_envs: int) -> NDArray[np.bool_] | None:
     """Take reset_mask or env_idx out of a copy of reset options: bool [B], or None for all slots.
 
-    Raises TypeError for a mask that is not a bool array, ValueError for a wrong shape, an empty choice, or both at once.
+    Raises TypeError for a mask that is not of bools, ValueError for a wrong shape, an empty choice, or both at once.
     """
     mask, index = options.pop("reset_mask", None), options.pop("env_idx", None)
     if mask is not None and index is not None:
@@ -25,10 +25,9 @@ def reset_mask(options: dict[str, Any], num_envs: int) -> NDArray[np.bool_] | No
         return _from_indices(index, num_envs)
     if mask is None:
         return None
-    mask = mask.cpu().numpy() if isinstance(mask, Tensor) else mask
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"reset_mask is a {kind}; expected a NumPy array of dtype bool and shape ({num_envs},).")
+    mask = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"reset_mask is of {mask.dtype}; expected {num_envs} bools, as a list or a NumPy array.")
     if mask.shape != (num_envs,) or not mask.any():
         raise ValueError(f"reset_mask has shape {mask.shape} and {mask.sum()} true rows; expected shape ({num_envs},) and at least one.")
     return mask.copy()

@@ -28,7 +28,8 @@ class DreamVecEnv(VecEnv):
     """A batch of dreams for SB3's algorithms: `PPO("MlpPolicy", DreamVecEnv(model, num_envs=64)).learn(200_000)`.
 
     Options as in DreamEngine; left None they follow model.defaults, which is how the model wants to be trained in (horizon,
-    start states, penalty). spread_clocks cuts the first episodes after a reset() to random lengths, because SB3 bootstraps
+    start states, penalty); training=False dreams whole episodes, as DreamEnv does.
+    spread_clocks cuts the first episodes after a reset() to random lengths, because SB3 bootstraps
     truncated rows one by one and stalls when all end in one step; pass False where the first episodes are to be counted.
     Every episode's end carries info["episode"], as Monitor would write it, and uncertainty, continue_prob, dream_step, halted.
     """
@@ -39,6 +40,7 @@ class DreamVecEnv(VecEnv):
         num_envs: int = 64,
         *,
         obs_type: str | None = "latent",
+        training: bool = True,
         device: torch.device | str | None = None,
         render_mode: str | None = None,
         render_size: int = 256,
@@ -58,6 +60,7 @@ class DreamVecEnv(VecEnv):
             model,
             num_envs,
             obs_type=obs_type,
+            training=training,
             device=device,
             render_mode=render_mode,
             render_size=render_size,

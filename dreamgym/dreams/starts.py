@@ -65,18 +65,20 @@ class Starts:
     def observed(self, context: Any) -> Any:
         """States [B] after real frames: {"obs": [T,...], "action": [T-1,...]}, env actions, or with leading [B] for each slot.
 
+        With one frame "action" may be left out. obs are frames as make_env(spec.env_id, preprocess=spec.preprocess) gives them.
         The belief is the posterior mean (noise 0.5). Raises ValueError for wrong keys or shapes, or a model that cannot observe.
         """
         if not hasattr(self._model, "observe"):
             raise ValueError("context needs model.observe, which this model lacks.")
-        if not isinstance(context, Mapping) or set(context) != {"obs", "action"}:
-            raise ValueError("context must be a dict with the keys 'obs' [T,...] and 'action' [T-1,...].")
         spec = self._model.spec
-        obs = self._frames(context["obs"], spec.observation_space, "obs")
+        if not isinstance(context, Mapping) or not {"obs"} <= set(context) <= {"obs", "action"}:
+            kinds = _expected("T", spec.observation_space), _expected("T-1", spec.action_space)
+            raise ValueError(f"context must be a dict with 'obs' {kinds[0]} and, unless T is 1, 'action' {kinds[1]}.")
+        obs = self._frames(context["obs"], spec.observation_space, "obs", "T")
         length = obs.shape[1]
         if length == 0:
             raise ValueError("context has no frames; expected at least one.")
-        action = self._frames(context["action"], spec.action_space, "action", default_length=0)
+        action = self._frames(context.get("action", ()), spec.action_space, "action", "T-1", default_length=0)
         if action.shape[1] != length - 1 or (length > 1 and len(action) != len(obs)):
             raise ValueError(f"context has {length} frames and {action.shape[1]} actions; expected {length - 1} actions.")
         batch = len(obs)
@@ -90,7 +92,7 @@ class Starts:
             state = self._model.observe(state, prev_action, obs[:, t], is_first, noise)
         return self._spread(state)
 
-    def _frames(self, values: Any, space: Any, name: str, default_length: int | None = None) -> Tensor:
+    def _frames(self, values: Any, space: Any, name: str, rows: str, default_length: int | None = None) -> Tensor:
         """As [1 or B, T, ...] on the device, checked against the space."""
         shape = tuple(space.shape or ())
         array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
@@ -98,7 +100,10 @@ class Starts:
             array = np.zeros((default_length, *shape), space.dtype)
         lead = array.shape[: array.ndim - len(shape)]
         if array.dtype.kind not in "iuf" or array.shape[len(lead) :] != shape or len(lead) not in (1, 2):
-            raise ValueError(f"context {name} has shape {array.shape} and dtype {array.dtype}; expected [T, *{shape}] {space.dtype}.")
+            raise ValueError(
+                f"context {name} has shape {list(array.shape)} and dtype {array.dtype}; expected {_expected(rows, space)}, as "
+                f"make_env(spec.env_id, preprocess=spec.preprocess) {'gives' if name == 'obs' else 'takes'} them (spec is the model's)."
+            )
         if not np.isfinite(array).all():
             raise ValueError(f"context {name} holds values that are not finite.")
         dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
@@ -114,3 +119,8 @@ class Starts:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} of the initial state holds values that are not finite.")
         return state.map(lambda tensor: tensor.expand(self._num_slots, *tensor.shape[1:]).contiguous())
+
+
+def _expected(rows: str, space: Any) -> str:
+    """Such as "[T, 64, 64, 3] uint8"."""
+    return f"[{', '.join([rows, *map(str, space.shape)])}] {space.dtype}"

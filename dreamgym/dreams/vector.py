@@ -33,7 +33,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
     output: "numpy" (gymnasium's wrappers want it; rewards float64) or "torch" (tensors on `device`, rewards float32).
     autoreset_mode: gymnasium's enum or its value, "NextStep" (default), "SameStep" or "Disabled". Actions may be NumPy or torch.
-    max_episode_steps is what make_vec passes; horizon and the other options as in DreamEngine; obs_type as in DreamEnv.
+    max_episode_steps is what make_vec passes; horizon and the other options as in DreamEngine; obs_type, training as in DreamEnv.
     reset(options=...): those of DreamEnv, one value for all or one per slot, and reset_mask (bool [B]) or env_idx (indices).
     Errors are raised at once, with one exception: with torch output on an accelerator, actions already there and the model's
     outputs are checked without waiting for the device; what was wrong is replaced by finite values and raised by the next step().
@@ -46,6 +46,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         obs_type: str | None = None,
         output: str = "numpy",
+        training: bool = False,
         device: torch.device | str | None = None,
         render_mode: str | None = None,
         render_size: int = 256,
@@ -64,6 +65,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._engine = DreamEngine(
             model,
             num_envs,
+            training=training,
             device=device,
             max_episode_steps=max_episode_steps,
             horizon=horizon,

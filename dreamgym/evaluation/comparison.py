@@ -12,8 +12,9 @@ import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from dreamgym.dreams.awake import LatentObservation, LatentVectorObservation
+from dreamgym.dreams.engine import check_model
 from dreamgym.dreams.vector import DreamVectorEnv
-from dreamgym.envs.make import make_env
+from dreamgym.envs.make import make_from_spec
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
 from dreamgym.structs import DreamableModel, Policy
 
@@ -89,8 +90,9 @@ def compare(
 
     real_env defaults to `awake_env(model)`; a given one must offer the agent's observations and is left open. The dream starts from
     true episode starts, at the model's own temperature. `baselines` are judged awake, such as {"random": random_policy(space)}.
-    obs_type is what the agent reads: "latent", or None for the model's own observations.
+    obs_type is what the agent reads: "latent", or None for the model's own observations. Raises TypeError for what is not a model.
     """
+    check_model(model)
     chosen = report_seeds(episodes) if seeds is None else tuple(seeds)
     env = awake_env(model, obs_type=obs_type) if real_env is None else real_env
     dream = judging_dream(model, len(chosen), obs_type=obs_type)
@@ -106,13 +108,11 @@ def compare(
 
 
 def judging_dream(model: DreamableModel, episodes: int, *, obs_type: str | None = "latent") -> DreamVectorEnv:
-    """A batch of dreams fit for judging: the real time limit, true episode starts, no guard, no penalty."""
+    """A batch of dreams fit for judging: whole episodes (the real time limit, true episode starts), no guard, no penalty."""
     return DreamVectorEnv(
         model,
         num_envs=min(episodes, MOST_DREAMS),
         obs_type=obs_type,
-        starts="first",
-        horizon=model.spec.max_episode_steps,
         max_uncertainty=math.inf,
         uncertainty_penalty=0.0,
         range_guard=False,
@@ -120,11 +120,12 @@ def judging_dream(model: DreamableModel, episodes: int, *, obs_type: str | None 
 
 
 def awake_env(model: DreamableModel, *, num_envs: int = 1, obs_type: str | None = "latent", render_mode: str | None = None) -> Any:
-    """The real environment as `model` sees it: preprocessed as in its Spec, latents filtered from what really happens.
+    """The real environment as `model` sees it: preprocessing and time limit of its Spec, latents filtered from what really happens.
 
     One env for num_envs 1, else a vector env with one process per row, which pays where stepping the world is slow (CarRacing).
     """
-    make = partial(make_env, model.spec.env_id, preprocess=model.spec.preprocess, render_mode=render_mode)
+    check_model(model)
+    make = partial(make_from_spec, model.spec, render_mode=render_mode)
     if num_envs == 1:
         env = make()
         return LatentObservation(env, model) if obs_type == "latent" else env

@@ -26,6 +26,7 @@ __all__ = [
     "from_pretrained",
     "load",
     "load_bundled",
+    "locate",
     "read_config",
     "read_fidelity",
     "save",
@@ -115,18 +116,26 @@ def load_bundled(name: str, device: str | torch.device = "cpu") -> WorldModel:
 
 
 def from_pretrained(model: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> WorldModel:
-    """Load a model folder, a bundled name, or what `WorldModel.source` says. A folder goes before a bundled name.
+    """Load a model folder, a bundled name, or what `WorldModel.source` says, as `locate` finds it.
 
-    Raises ModelNotFoundError if it is neither, else as `load`.
+    Raises ModelNotFoundError if it is none of these, else as `load`.
     """
-    if not isinstance(model, str):
-        return load(model, device=device)
+    found = locate(model)
+    return load_bundled(found, device) if isinstance(found, str) else load(found, device=device)
+
+
+def locate(model: str | os.PathLike[str]) -> str | Path:
+    """What a caller means by `model`: a str is a bundled name, a Path a folder.
+
+    What is written as a path is one. Of plain names, a folder with a config.json goes before a bundled model, unless that is written
+    "bundled:<name>". Raises ModelNotFoundError if it is neither.
+    """
     folder = Path(model).expanduser()
-    if model.startswith(("./", "../", "~")) or folder.is_absolute() or _exists(folder / CONFIG):
-        return load(folder, device=device)
+    if not isinstance(model, str) or model.startswith(("./", "../", "~")) or folder.is_absolute() or _exists(folder / CONFIG):
+        return folder
     name = model.removeprefix(_BUNDLED)
     if name != model or name in bundled_names():
-        return load_bundled(name, device)
+        return name
     raise ModelNotFoundError(
         f"no model {quote(model)}: expected a folder with a {CONFIG} (write ./name for one here) "
         f"or a bundled model: {', '.join(bundled_names()) or 'none'}"

@@ -76,7 +76,8 @@ def test_step_needs_a_reset():
 def test_an_env_that_the_model_does_not_know_is_refused(world):
     model = world()
     model.observe = CounterWorld.observe
-    with pytest.raises(ValueError, match="the model knows"):
+    kind = "observation" if world is PictureWorld else "action"
+    with pytest.raises(ValueError, match=f"this env is RealCounter but the model dreams toy/.*: {kind} space .*, expected"):
         LatentObservation(RealCounter(), model)
 
 
@@ -180,3 +181,22 @@ def test_a_batch_that_is_not_preprocessed_as_the_models_was_is_refused():
 
 def _real(steps, model=None):
     return lambda: RealCounter(steps) if model is None else LatentObservation(RealCounter(steps), model)
+
+
+def test_an_env_of_another_world_that_cannot_even_be_preprocessed_is_told_apart_by_name():
+    from dataclasses import replace
+
+    from dreamgym.structs import Preprocess
+
+    model = PictureWorld()
+    model.spec = replace(model.spec, preprocess=Preprocess(size=36))
+    with pytest.raises(ValueError, match=r"env is Pendulum-v1 but the model dreams toy/Picture: observation space Box.*, expected Box"):
+        LatentObservation(gym.make("Pendulum-v1"), model)
+
+
+def test_rows_may_be_reset_by_a_list_of_bools():
+    env = LatentVectorObservation(SyncVectorEnv([_real(9)] * 2, autoreset_mode=AutoresetMode.DISABLED), CounterWorld())
+    env.reset(seed=0)
+    before = env.step(np.ones((2, 1), np.float32))[0]
+    obs, _ = env.reset(options={"reset_mask": [True, False]})
+    assert obs[0, 0] == 1.0 and obs[1, 0] == before[1, 0]

@@ -6,7 +6,7 @@ import torch
 
 from dreamgym.dreams.engine import DreamEngine
 from dreamgym.structs import DreamDefaults
-from tests.toys import BlindWorld, CounterWorld
+from tests.toys import BlindWorld, CorridorWorld, CounterWorld
 
 
 def _run(engine, actions):
@@ -164,12 +164,14 @@ def test_never_ignores_the_continue_head():
 def test_horizon_is_the_callers_else_the_models_else_the_time_limit(given, expected):
     assert DreamEngine(CounterWorld(), 1, **given).horizon == expected
     trained_short = CounterWorld(defaults=DreamDefaults(horizon=3))
-    assert DreamEngine(trained_short, 1, **given).horizon == min(given.get("horizon", 3), given.get("max_episode_steps", 99))
+    assert DreamEngine(trained_short, 1, **given).horizon == expected
+    trained = DreamEngine(trained_short, 1, training=True, **given)
+    assert trained.horizon == min(given.get("horizon", 3), given.get("max_episode_steps", 99))
 
 
 def test_defaults_come_from_the_model():
     defaults = DreamDefaults(uncertainty_penalty=2.0, termination="never", starts="any", temperature=0.0, hold="episode")
-    engine = DreamEngine(CounterWorld(sigma=1.0, defaults=defaults, alive=0.0, starts=(1.0,), first=(False,)), 1)
+    engine = DreamEngine(CounterWorld(sigma=1.0, defaults=defaults, alive=0.0, starts=(1.0,), first=(False,)), 1, training=True)
     engine.reset(seeds=[0])
     result = engine.step(torch.zeros(1, 1))
     assert float(result.reward) == 1.0 - 2.0 * 1.0 and not result.terminated
@@ -233,3 +235,36 @@ def test_a_fork_with_seeds_has_futures_of_its_own_from_the_same_present():
     assert torch.equal(forked.state.x, engine.state.x.expand(4, 1))
     futures = _run(forked, _still(forked, 3))
     assert torch.equal(futures[:, 2], futures[:, 3]) and not torch.equal(futures[:, 0], futures[:, 1])
+
+
+def test_only_training_dreams_start_and_last_as_the_model_wants_to_be_trained_in():
+    defaults = DreamDefaults(horizon=3, starts="any", uncertainty_penalty=2.0)
+    worlds = {training: CounterWorld(defaults=defaults, starts=(1.0, 2.0), first=(True, False)) for training in (False, True)}
+    for training, expected in ((False, (20, {1.0})), (True, (3, {1.0, 2.0}))):
+        engine = DreamEngine(worlds[training], 64, training=training)
+        engine.reset(seeds=list(range(64)))
+        assert (engine.horizon, set(engine.state.x.flatten().tolist())) == expected
+        assert engine.step(torch.zeros(64, 1)).reward.unique().tolist() == [-x for x in sorted(expected[1], reverse=True)]
+    given = DreamEngine(worlds[True], 64, starts="any", horizon=5)
+    given.reset(seeds=list(range(64)))
+    assert given.horizon == 5 and set(given.state.x.flatten().tolist()) == {1.0, 2.0}
+
+
+@pytest.mark.parametrize("stranger", [CorridorWorld, BlindWorld], ids=["other world", "other shape"])
+def test_another_models_snapshot_is_refused_before_anything_changes(stranger):
+    engine, other = DreamEngine(CounterWorld(sigma=0.3), 1), DreamEngine(stranger(), 1)
+    engine.reset(seeds=[0])
+    other.reset(seeds=[0])
+    before = engine.snapshot()
+    with pytest.raises(ValueError, match="the saved state is of a model of toy/"):
+        engine.restore(other.snapshot(), seeds=[9])
+    with pytest.raises(TypeError, match="get_state"):
+        engine.restore(engine.state)
+    after = engine.snapshot()
+    assert torch.equal(after.state.x, before.state.x) and torch.equal(after.seed, before.seed)
+
+
+def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="device is 'cuda', but PyTorch sees 0 CUDA devices"):
+        DreamEngine(CounterWorld(), 1, device="cuda")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 
+from dreamgym.dreams.awake import LatentObservation
 from dreamgym.dreams.env import DreamEnv
+from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.errors import NonFiniteDreamError
-from tests.toys import BlindWorld, CorridorWorld, CounterWorld, PictureWorld
+from tests.toys import BlindWorld, CorridorWorld, CounterWorld, PictureWorld, RealCounter
 
 STILL = np.zeros(1, np.float32)
 
@@ -319,3 +322,15 @@ def test_a_single_latent_dream_of_a_small_model_makes_three_thousand_steps_a_sec
             env.step(STILL)
         best = max(best, 500 / (time.perf_counter() - begin))
     assert best >= 3_000
+
+
+@pytest.mark.parametrize("door", [DreamEnv, DreamVectorEnv, lambda model: LatentObservation(RealCounter(), model)])
+@pytest.mark.parametrize("name", ["Pendulum", Path("Pendulum")], ids=repr)
+def test_a_name_where_a_model_is_expected_says_how_to_load_it(door, name):
+    with pytest.raises(TypeError, match=r"expected a model.*WorldModel\.from_pretrained\('Pendulum'\)"):
+        door(name)
+
+
+def test_what_is_not_a_model_is_told_what_it_lacks():
+    with pytest.raises(TypeError, match="a RealCounter, which lacks noise_lanes, initial, predict, features"):
+        DreamEnv(RealCounter())

@@ -11,6 +11,7 @@ import pytest
 
 from dreamgym import registration
 from dreamgym.errors import ModelNotFoundError
+from dreamgym.structs import DreamDefaults
 from tests.toys import CounterWorld, PictureWorld
 
 
@@ -84,6 +85,7 @@ def test_environments_of_one_folder_share_one_model_until_it_is_written_anew(fol
 def test_a_folder_that_bears_a_bundled_name_does_not_stand_in_for_an_id(folder, monkeypatch):
     path, loads = folder
     (path / "Pendulum").mkdir()
+    (path / "Pendulum" / "config.json").write_text("{}")
     monkeypatch.chdir(path)
     gym.make("dreamgym/Dream-Pendulum-v0")
     assert loads == ["Pendulum"]
@@ -118,3 +120,39 @@ def test_render_lists_are_added_by_gymnasium():
     env = gym.make("dreamgym/Dream-v0", model=CounterWorld(), render_mode="rgb_array_list")
     env.reset(seed=0)
     assert len(env.render()) == 1
+
+
+def test_a_plain_name_means_to_make_what_it_means_to_from_pretrained(folder, monkeypatch):
+    from dreamgym.hub import bundle
+
+    path, loads = folder
+    (path / "CartPole").mkdir()  # no config.json: not a model, and not in the way of one
+    monkeypatch.chdir(path)
+    monkeypatch.setattr(bundle, "bundled_names", lambda: ["CartPole"])
+    registration.load_model("CartPole")
+    assert loads == ["CartPole"]
+    said = []
+    for load in (registration.load_model, bundle.from_pretrained):
+        with pytest.raises(ModelNotFoundError, match=r"bundled model: CartPole$") as caught:
+            load("Nowhere")
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_without_a_model_the_choices_are_named(make, monkeypatch):
+    from dreamgym.hub import bundle
+
+    monkeypatch.setattr(bundle, "bundled_names", lambda: ["CarRacing", "Pendulum"])
+    with pytest.raises(ValueError, match=r"model is missing.*folder.*\(CarRacing, Pendulum\)"):
+        make("dreamgym/Dream-v0")
+
+
+def test_made_dreams_are_whole_episodes_unless_they_are_for_training():
+    world = CounterWorld(defaults=DreamDefaults(horizon=3), steps=9)
+    for training, steps in ((False, 9), (True, 3)):
+        many = gym.make_vec("dreamgym/Dream-v0", model=world, num_envs=2, training=training)
+        one = gym.make("dreamgym/Dream-v0", model=world, training=training)
+        one.reset(seed=0)
+        assert many.max_episode_steps == steps
+        assert [one.step(np.zeros(1, np.float32))[3] for _ in range(steps)] == [False] * (steps - 1) + [True]

@@ -134,3 +134,9 @@ def test_without_sb3_the_import_says_how_to_get_it():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 'pip install "dreamgym[sb3]"' in said
+
+
+def test_this_door_is_for_training_unless_told_otherwise():
+    world = CounterWorld(defaults=DreamDefaults(horizon=3), steps=9)
+    assert DreamVecEnv(world, 2).dreams.max_episode_steps == 3
+    assert DreamVecEnv(world, 2, training=False).dreams.max_episode_steps == 9

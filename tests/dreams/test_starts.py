@@ -61,6 +61,8 @@ def test_context_may_be_one_frame_and_may_differ_per_slot():
     frames = np.full((1, 36, 36, 3), 148, np.uint8)
     obs, _ = DreamEnv(PictureWorld(), obs_type="latent").reset(options={"context": {"obs": frames, "action": []}})
     assert obs[0] == 2.0
+    obs, _ = DreamEnv(PictureWorld(), obs_type="latent").reset(options={"context": {"obs": frames}})
+    assert obs[0] == 2.0
     each = {"obs": np.float32([[[1.0]], [[3.0]]]), "action": np.zeros((2, 0, 1), np.float32)}
     obs, _ = DreamVectorEnv(CounterWorld(), 2).reset(options={"context": each})
     assert obs[:, 0].tolist() == [1.0, 3.0]
@@ -69,7 +71,8 @@ def test_context_may_be_one_frame_and_may_differ_per_slot():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"obs": [[1.0]]},
+        {"obs": [[1.0], [2.0]]},
+        {"action": [[0.0]]},
         {"obs": [[1.0]], "action": [[0.0]]},
         {"obs": [], "action": []},
         {"obs": [[1.0, 2.0]], "action": []},
@@ -104,3 +107,12 @@ def test_a_refused_reset_leaves_the_dream_as_it_was():
 def test_both_a_state_and_a_context_are_one_too_many():
     with pytest.raises(ValueError, match="both"):
         DreamEnv(CounterWorld()).reset(options={"initial_state": 0, "context": {"obs": [[1.0]], "action": []}})
+
+
+def test_frames_that_were_not_preprocessed_are_told_the_shape_and_who_makes_it():
+    raw = {"obs": np.zeros((2, 96, 96, 3), np.uint8), "action": [[0.0]]}
+    with pytest.raises(ValueError) as caught:
+        DreamEnv(PictureWorld()).reset(options={"context": raw})
+    said = str(caught.value)
+    assert "shape [2, 96, 96, 3]" in said and "expected [T, 36, 36, 3] uint8" in said
+    assert "make_env(spec.env_id, preprocess=spec.preprocess)" in said

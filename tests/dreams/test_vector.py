@@ -119,7 +119,9 @@ def test_partial_resets_may_carry_seeds():
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"reset_mask": [True, False]}, TypeError),
+        ({"reset_mask": [1, 0]}, TypeError),
+        ({"reset_mask": "ab"}, TypeError),
+        ({"reset_mask": [True]}, ValueError),
         ({"reset_mask": np.array([1, 0])}, TypeError),
         ({"reset_mask": np.array([True])}, ValueError),
         ({"reset_mask": np.array([False, False])}, ValueError),

@@ -16,7 +16,7 @@ from dreamgym.evaluation.comparison import awake_env, compare, judging_dream
 from dreamgym.evaluation.fidelity import fixed_policy_fidelity, measure, spearman, write_fidelity
 from dreamgym.evaluation.policies import constant_policies, open_loop_policies, random_policy
 from dreamgym.evaluation.returns import evaluate
-from tests.evaluation.line import ACTION, ENV_ID, LIMIT, LineModel, lived, register
+from tests.evaluation.line import ACTION, ENV_ID, LIMIT, LineEnv, LineModel, lived, register
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +115,16 @@ def test_fidelity_json_holds_everything_and_is_written_alike_twice(tmp_path: Pat
 def test_undefined_numbers_become_null_and_long_ones_short(tmp_path: Path) -> None:
     path = write_fidelity(tmp_path, {"b": float("nan"), "a": 1 / 3, "c": np.float32(2.0), "d": np.int64(1_000_001)})
     assert json.loads(path.read_text()) == {"a": 0.333333, "b": None, "c": 2.0, "d": 1_000_001}
+
+
+def test_awake_a_world_registered_without_a_limit_ends_where_the_models_does() -> None:
+    gym.registry.pop(ENV_ID)
+    gym.register(ENV_ID, LineEnv)
+    assert compare(constant_policies(ACTION)["always 0"], LineModel(), episodes=1).awake.lengths == (LIMIT,)
+
+
+def test_judging_asks_for_a_model_and_not_for_its_name() -> None:
+    name: Any = "Pendulum"
+    for judge in (lambda: compare(Rightwards(), name), lambda: awake_env(name), lambda: judging_dream(name, 1)):
+        with pytest.raises(TypeError, match=r"from_pretrained\('Pendulum'\)"):
+            judge()
