@@ -71,7 +71,7 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
         agent=learned.agent,
         seeds=report_seeds(episodes),
         thresholds=recipe.thresholds,
-        data={"env_steps": run.metrics["env_steps"], "policies": "random, then the model's own agents" if run.metrics["validation"] else "random"},
+        data={"env_steps": run.metrics["env_steps"], "policies": "random" + (", then its own agents" if run.metrics["validation"] else "")},
         notes={
             "policy": f"SB3 PPO, {learned.steps} steps in this dream, seed {seed}, last checkpoint",
             "errors": "on held-out random episodes and fresh episodes of that policy, half explored",
@@ -115,7 +115,7 @@ def _card(name: str, model: Any, fidelity: dict[str, Any]) -> str:
         [
             f"# dreamgym/Dream-{name}-v0",
             "",
-            f"Dreams of {model.spec.env_id}, learned from {fidelity['data']['env_steps']:,} real environment steps; {parameters:,} parameters.",
+            f"Dreams of {model.spec.env_id}, learned from {fidelity['data']['env_steps']:,} real steps; {parameters:,} parameters.",
             "",
             "| policy | return | median | n |",
             "|---|---|---|---|",

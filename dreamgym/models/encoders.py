@@ -113,7 +113,10 @@ class VectorEncoder(nn.Module):
         return torch.clamp(embed * self.std + self.mean, self.space_low, self.space_high)
 
     def in_range(self, embed: Tensor) -> Tensor:
-        """Within the widened range of the data in every dimension."""
+        """Within the widened range of the data in every dimension.
+
+        The prediction is clipped to the observation space first, as `decode` does: a cosine of 1.2 is an inexact 1, not an unknown place.
+        """
         margin = self.config.range_margin * (self.high - self.low)
-        obs = embed * self.std + self.mean
+        obs = self.decode(embed)
         return ((obs >= self.low - margin) & (obs <= self.high + margin)).all(-1)
