@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dreamgym.data.storage import FolderStorage, Layout, MemoryStorage, Storage
 from dreamgym.structs import SequenceBatch, Spec
 
-__all__ = ["Replay"]
+__all__ = ["HoldOut", "Replay"]
 
 _COLUMNS = ("prev_action", "reward", "is_first", "is_last", "is_terminal", "valid")
 
@@ -156,6 +156,20 @@ class Replay:
         if valid.shape != (length,) or valid.dtype != np.bool_:
             raise ValueError(f"valid is {valid.dtype}{valid.shape}; expected bool ({length},), one flag per observation.")
         return valid
+
+
+class HoldOut:
+    """Takes episodes like a replay, and keeps every n-th one out of training."""
+
+    def __init__(self, train: Replay, held_out: Replay, every: int) -> None:
+        self.train, self.held_out, self.every = train, held_out, every
+        self.spec = train.spec
+        self._count = 0
+
+    def add_episode(self, *args: Any, **kwargs: Any) -> None:
+        """As Replay.add_episode."""
+        self._count += 1
+        (self.held_out if self._count % self.every == 0 else self.train).add_episode(*args, **kwargs)
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[Any]:

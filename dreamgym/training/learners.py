@@ -18,7 +18,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
 from dreamgym.training.presets import Preset
 
-__all__ = ["AgentLearner", "AutoencoderLearner", "ModelLearner", "Randomness"]
+__all__ = ["AgentLearner", "AutoencoderLearner", "ModelLearner", "Randomness", "encode_new_rows", "linear_decay"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,21 @@ class AgentLearner:
             group["lr"] = rate
         optimiser.step()
         return norm
+
+
+@torch.no_grad()
+def encode_new_rows(model: WorldModel, replay: Replay, codes: Tensor | None) -> Tensor | None:
+    """Codes [N,Z] of all rows, given those of the first; None for models that read observations as they are.
+
+    Each row is encoded once, since the encoder is frozen.
+    """
+    if not isinstance(model.encoder, ImageEncoder):
+        return None
+    parts = [] if codes is None else [codes]
+    for start in range(0 if codes is None else len(codes), len(replay), 256):
+        rows = np.arange(start, min(start + 256, len(replay)))
+        parts.append(model.embed(torch.from_numpy(replay.obs_rows(rows)).to(model.device)))
+    return torch.cat(parts)
 
 
 def linear_decay(step: int, total: int, share: float, *, floor: float) -> float:

@@ -18,7 +18,7 @@ from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import collection as collecting
 from dreamgym.data import collectors
-from dreamgym.data.replay import Replay
+from dreamgym.data.replay import HoldOut, Replay
 from dreamgym.envs import make_env
 from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
@@ -26,7 +26,7 @@ from dreamgym.models.calibration import calibrate_uncertainty, fit_ensemble_scal
 from dreamgym.models.ensemble import Ensemble
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, Spec
-from dreamgym.training.learners import AgentLearner, AutoencoderLearner, ModelLearner, Randomness
+from dreamgym.training.learners import AgentLearner, AutoencoderLearner, ModelLearner, Randomness, encode_new_rows
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.presets import Collection, Preset
 
@@ -141,7 +141,7 @@ class Trainer:
         settings = self.preset.collection
         assert self.env is not None
         policy = partial(_random_policy, settings, self.spec, self.seed)
-        sink = _Split(self.replay, self.held_out, settings.held_out_every)
+        sink = HoldOut(self.replay, self.held_out, settings.held_out_every)
         options: dict[str, Any] = {
             "steps": int(self._budget * settings.prefill),
             "seed": TRAINING_SEEDS + 10_000 * self.seed,
@@ -166,7 +166,7 @@ class Trainer:
         returns = self._drive(number, int(steps * (1.0 - settings.explore_share)), explore=False)
         if settings.explore_share > 0.0:
             self._drive(number, int(steps * settings.explore_share), explore=True)
-        self._encode_new_rows()
+        self.codes = encode_new_rows(self.model, self.replay, self.codes)
         if returns:
             self.candidates.append(Candidate(number, returns, self._weights()))
             self.candidates.sort(key=lambda candidate: -candidate.score)
@@ -202,19 +202,7 @@ class Trainer:
             self._account("autoencoder", step, self.autoencoder.step(self.replay, step), bar, due=step % _LOG_EVERY == 0)
             self._maybe_checkpoint(step)
         self.model.encoder.requires_grad_(False)
-        self._encode_new_rows()
-
-    @torch.no_grad()
-    def _encode_new_rows(self) -> None:
-        """Codes of all rows; computed once, since the encoder is frozen."""
-        if self.autoencoder is None:
-            return
-        have = 0 if self.codes is None else len(self.codes)
-        parts = [] if self.codes is None else [self.codes]
-        for start in range(have, len(self.replay), 256):
-            rows = np.arange(start, min(start + 256, len(self.replay)))
-            parts.append(self.model.embed(torch.from_numpy(self.replay.obs_rows(rows)).to(self.model.device)))
-        self.codes = torch.cat(parts)
+        self.codes = encode_new_rows(self.model, self.replay, self.codes)
 
     def _learn(self) -> None:
         """Interleaved updates: the agent starts from the states that the model's own update has just inferred."""
@@ -374,19 +362,6 @@ def _random_policy(settings: Collection, spec: Spec, seed: int, episode: int) ->
     if settings.collector == "driving":
         return collectors.DrivingRandom(spec.action_space, seed=episode_seed)
     return collectors.StickyRandom(spec.action_space, hold=settings.hold, seed=episode_seed)
-
-
-class _Split:
-    """A replay that sends every n-th episode to the held-out one."""
-
-    def __init__(self, replay: Replay, held_out: Replay, every: int) -> None:
-        self.replay, self.held_out, self.every = replay, held_out, every
-        self.spec = replay.spec
-        self._count = 0
-
-    def add_episode(self, *args: Any, **kwargs: Any) -> None:
-        self._count += 1
-        (self.held_out if self._count % self.every == 0 else self.replay).add_episode(*args, **kwargs)
 
 
 def _copy_episode(source: Replay, start: int, stop: int, target: Replay) -> None:
