@@ -118,7 +118,8 @@ class _Work:
 
     def prepare(self) -> None:
         """Calibration and start states for the model as it stands."""
-        calibrate_uncertainty(self.model, [self.held_out.sequence(*rows).to(self.model.device) for rows in self.held_out.episodes])
+        unseen = self.held_out if self.held_out.episodes else self.replay
+        calibrate_uncertainty(self.model, [unseen.sequence(*rows).to(self.model.device) for rows in unseen.episodes])
         episodes = self.replay.episodes
         chosen = np.random.default_rng([self.seed, 13]).permutation(len(episodes))[:256]
         sequences = [self.replay.sequence(*episodes[i]).to(self.model.device) for i in sorted(chosen)]
