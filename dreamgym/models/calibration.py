@@ -26,7 +26,10 @@ def fit_ensemble_scaling(
     reward: NDArray[np.float32],
     is_terminal: NDArray[np.bool_],
 ) -> None:
-    """Learn input and target scaling of an ensemble from transitions: obs, next_obs [N,D], reward, is_terminal [N]."""
+    """Learn an ensemble's scaling and the bounds of what it may predict.
+
+    Transitions: obs, next_obs [N,D], reward, is_terminal [N].
+    """
     core, heads = model.core, model.heads
     assert isinstance(core, Ensemble) and isinstance(heads, ArrivalHeads)
     model.encoder.fit(np.concatenate([obs, next_obs]))
@@ -35,6 +38,8 @@ def fit_ensemble_scaling(
     std = target.std(0, correction=0)
     core.target_mean.copy_(target.mean(0))
     core.target_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+    core.row_low.copy_(torch.cat([model.encoder.encode(model.encoder.space_low), gained.min().unsqueeze(0)]))
+    core.row_high.copy_(torch.cat([model.encoder.encode(model.encoder.space_high), gained.max().unsqueeze(0)]))
     heads.terminal_share.fill_(float(is_terminal.mean()))
 
 

@@ -50,6 +50,8 @@ class Ensemble(nn.Module):
     """
 
     episode_lanes = 1
+    row_low: Tensor
+    row_high: Tensor
     target_mean: Tensor
     target_std: Tensor
 
@@ -62,6 +64,9 @@ class Ensemble(nn.Module):
         )
         self.max_log_std = nn.Parameter(torch.full((obs_size + 1,), 0.25))
         self.min_log_std = nn.Parameter(torch.full((obs_size + 1,), -5.0))
+        unbounded = torch.full((obs_size + 1,), torch.finfo(torch.float32).max)
+        self.register_buffer("row_low", -unbounded)  # of [obs, reward]: where every real row lies, standardised obs and raw reward
+        self.register_buffer("row_high", unbounded.clone())
         self.register_buffer("target_mean", torch.zeros(obs_size + 1))  # of [change of obs, reward]
         self.register_buffer("target_std", torch.ones(obs_size + 1))
 
@@ -99,9 +104,11 @@ class Ensemble(nn.Module):
         std = self._bounded(log_std).exp() * temperature_root(temperature)
         target = torch.addcmul(mean, std, to_normal(noise[:, 1:]))
         change_reward = torch.addcmul(self.target_mean, target, self.target_std)
+        row = torch.cat([state.obs + change_reward[:, :-1], change_reward[:, -1:]], -1)
+        row = torch.clamp(row, self.row_low, self.row_high)  # an agent would find rewards and speeds that no world pays
         # In units of a typical change, and of the worst dimension: one confused coordinate is enough to be lost.
         disagreement = spread(raw[..., : self.obs_size + 1]).amax(-1).sqrt()
-        return EnsembleState(state.obs + change_reward[:, :-1], change_reward[:, -1], disagreement)
+        return EnsembleState(row[:, :-1], row[:, -1], disagreement)
 
     def observe(
         self, state: EnsembleState, prev_action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor

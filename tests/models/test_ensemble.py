@@ -102,3 +102,14 @@ def test_start_bank_holds_firsts_and_living_rows():
     batches = [echo_world(1, 7, seed=s) for s in range(12)]
     bank = start_bank(model, batches, size=16, seed=0)
     assert len(bank.is_first) == 16 and int(bank.is_first.sum()) == 4
+
+
+def test_predictions_stay_in_the_observation_space_and_the_datas_rewards():
+    model = tiny_ensemble()
+    rng = np.random.default_rng(0)
+    obs = rng.uniform(-1, 2, (300, K)).astype(np.float32)
+    fit_ensemble_scaling(model, obs, obs, rng.uniform(-3, 0.5, 300).astype(np.float32), np.zeros(300, bool))
+    model.core.target_mean.fill_(1e6)
+    arrived = model.step(_state(model), torch.eye(K)[[0, 1, 2, 0]], noise_for(model, 4))
+    torch.testing.assert_close(model.encoder.decode(arrived.obs), torch.full((4, K), 2.0))
+    assert float(model.predict(arrived).reward.detach().max()) <= 0.5

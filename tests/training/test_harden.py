@@ -38,7 +38,7 @@ def test_a_model_improves_where_it_was_exploited(tmp_path):
         return _AlwaysLeft(np.array([-2.0], np.float32))
 
     log = MetricsLog(tmp_path, progress=False)
-    settings = Hardening(rounds=2, greedy_episodes=2, sampled_episodes=1, first_steps=0, model_steps=150, last_steps=150, held_out_every=3)
+    settings = Hardening(rounds=2, greedy_episodes=2, sampled_episodes=1, first_steps=0, model_steps=300, last_steps=400, rate=1.0)
 
     def error():
         rows = replay.sequence(*replay.episodes[episodes])
