@@ -21,13 +21,16 @@ import torch
 
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import Replay, collect
-from dreamgym.demo import learn_in_dream
+from dreamgym.demo import DRIVING_STEPS, learn_in_dream
 from dreamgym.envs import make_env
 from dreamgym.evaluation.fidelity import measure, write_fidelity
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.hub import bundle
 from dreamgym.structs import SequenceBatch
+from dreamgym.training.harden import Hardening, harden
+from dreamgym.training.logger import MetricsLog
 from dreamgym.training.loop import fit
+from dreamgym.training.presets import PRESETS
 
 PRETRAINED = Path(bundle.__file__).resolve().parent.parent / "pretrained"
 WINDOW = 56  # rows: 5 of context and 50 of open loop, and one to spare
@@ -46,13 +49,23 @@ class Recipe:
     dtype: torch.dtype = torch.float32
     thresholds: tuple[float, ...] = ()
     ppo: dict[str, Any] = field(default_factory=dict)
+    hardening: Hardening | None = None
 
 
-CLASSIC: dict[str, Any] = {"num_envs": 16, "n_steps": 128, "batch_size": 256, "n_epochs": 10, "learning_rate": 1e-3, "ent_coef": 0.0}
+CLASSIC: dict[str, Any] = {
+    "num_envs": 16,
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 10,
+    "learning_rate": 1e-3,
+    "policy_kwargs": {"net_arch": [128, 128]},
+}
 RECIPES = {
     "Pendulum": Recipe("Pendulum-v1", "ensemble", 10_000, 150_000, 10, ppo=CLASSIC),
     "CartPole": Recipe("CartPole-v1", "ensemble", 10_000, 150_000, 10, ppo=CLASSIC),
-    "CarRacing": Recipe("CarRacing-v3", "vae-rssm", 250_000, 1_000_000, 10, dtype=torch.float16, thresholds=(800.0,)),
+    "CarRacing": Recipe(
+        "CarRacing-v3", "vae-rssm", 250_000, DRIVING_STEPS, 10, dtype=torch.float16, thresholds=(800.0,), hardening=Hardening(rounds=4)
+    ),
 }
 
 
@@ -61,6 +74,9 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
     recipe, target = RECIPES[name], PRETRAINED / name
     folder = run_folder or Path("runs") / f"pretrain-{name}-{seed}"
     run = fit(recipe.env_id, recipe.preset, env_steps=recipe.env_steps, seed=seed, out=folder)
+    env_steps = run.metrics["env_steps"]
+    if recipe.hardening is not None:
+        env_steps += _harden(run.model, folder, recipe.hardening, recipe, seed)
     source = {"env_id": recipe.env_id, "preset": recipe.preset, "seed": seed, "command": " ".join(["python", *sys.argv])}
     bundle.save(run.model, target, source=source, dtype=recipe.dtype)
     model = bundle.load_bundled(name)  # what is measured is what is shipped
@@ -71,17 +87,46 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
         agent=learned.agent,
         seeds=report_seeds(episodes),
         thresholds=recipe.thresholds,
-        data={"env_steps": run.metrics["env_steps"], "policies": "random" + (", then its own agents" if run.metrics["validation"] else "")},
+        data={"env_steps": env_steps, "policies": "random" + (", then its own agents" if run.metrics["validation"] else "")},
         notes={
             "policy": f"SB3 PPO, {learned.steps} steps in this dream, seed {seed}, last checkpoint",
             "errors": "on held-out random episodes and fresh episodes of that policy, half explored",
         },
     )
     write_fidelity(target, fidelity)
-    shutil.copy(folder / "metrics.jsonl", target / "training_log.jsonl")
+    logs = [folder / "metrics.jsonl", *(folder / "hardened").glob("metrics.jsonl")]
+    (target / "training_log.jsonl").write_text("".join(path.read_text() for path in logs))
     (target / "training.json").write_text(json.dumps({**source, **json.loads((folder / "config.json").read_text())}, indent=1) + "\n")
     (target / "README.md").write_text(_card(name, model, fidelity))
     print((target / "README.md").read_text())
+
+
+def _harden(model: Any, folder: Path, settings: Hardening, recipe: Recipe, seed: int) -> int:
+    """Show the model what PPO does in it, with much exploration and with little in turn; returns the real steps that took."""
+    copy = folder / "hardened"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder / "replay", copy / "replay")  # the run itself stays as fit left it
+    replay, held_out = (Replay(model.spec, copy / "replay" / part) for part in ("train", "held_out"))
+    env = make_env(model.spec.env_id, preprocess=model.spec.preprocess)
+
+    def learn(dream: Any, number: int) -> Any:
+        wild = {"ent_coef": 0.01, "policy_kwargs": {"net_arch": [128, 128]}} if number % 2 == 0 else {}
+        return learn_in_dream(dream, steps=300_000, seed=1000 + number, progress=False, **wild).agent
+
+    steps = harden(
+        model,
+        replay,
+        held_out,
+        learn=learn,
+        env=env,
+        preset=PRESETS[recipe.preset],
+        settings=settings,
+        recent_from=int(torch.load(folder / "checkpoint.pt", weights_only=True)["counters"][5]),
+        log=MetricsLog(copy, progress=True),
+        seed=seed,
+    )
+    env.close()
+    return steps * model.spec.preprocess.action_repeat
 
 
 def _unseen(model: Any, agent: Any, held_out: Replay, episodes: int) -> SequenceBatch:

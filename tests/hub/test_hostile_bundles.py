@@ -333,7 +333,7 @@ NAME = "core.network.weights.0"
         (lambda t: t.update({NAME: t[NAME].double()}), f"'{NAME}' is F64; expected F32"),
         (lambda t: t[NAME].flatten()[:2].fill_(float("nan")), f"'{NAME}' holds 2 NaN or infinite values"),
         (lambda t: t[NAME].flatten()[:1].fill_(float("-inf")), f"'{NAME}' holds 1 NaN or infinite values"),
-        (lambda t: [tensor.mul_(1e30) for name, tensor in t.items() if "core.network" in name], "a dream of one step gives NaN or infinity"),
+        (lambda t: [v.mul_(1e30) for name, v in t.items() if "core.network" in name], "a dream of one step gives NaN or infinity"),
     ],
 )
 def test_wrong_weights_are_refused_by_name(folder: Path, change: Callable[[Any], Any], complaint: str) -> None:
