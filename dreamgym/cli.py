@@ -150,7 +150,7 @@ def report(
 
 
 def demo(
-    *, out: Path = Path("demo"), steps: int = 1_000_000, minutes: float = 5.0, tracks: int = 20, seed: int = 0, model: str = "CarRacing"
+    *, out: Path = Path("demo"), steps: int = 400_000, minutes: float = 5.0, tracks: int = 20, seed: int = 0, model: str = "CarRacing"
 ) -> None:
     """Learn to drive in the bundled dream, drive the real CarRacing-v3, write a report and a film.
 
