@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import Replay, collect
-from dreamgym.demo import DRIVING_STEPS, learn_in_dream
+from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
 from dreamgym.envs import make_env
 from dreamgym.evaluation.fidelity import measure, write_fidelity
 from dreamgym.evaluation.returns import report_seeds
@@ -48,21 +49,13 @@ class Recipe:
     fresh_episodes: int
     dtype: torch.dtype = torch.float32
     thresholds: tuple[float, ...] = ()
-    ppo: dict[str, Any] = field(default_factory=dict)
+    ppo: Mapping[str, Any] = field(default_factory=dict)
     hardening: Hardening | None = None
 
 
-CLASSIC: dict[str, Any] = {
-    "num_envs": 16,
-    "n_steps": 128,
-    "batch_size": 256,
-    "n_epochs": 10,
-    "learning_rate": 1e-3,
-    "policy_kwargs": {"net_arch": [128, 128]},
-}
 RECIPES = {
-    "Pendulum": Recipe("Pendulum-v1", "ensemble", 10_000, 150_000, 10, ppo=CLASSIC),
-    "CartPole": Recipe("CartPole-v1", "ensemble", 10_000, 150_000, 10, ppo=CLASSIC),
+    "Pendulum": Recipe("Pendulum-v1", "ensemble", 10_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
+    "CartPole": Recipe("CartPole-v1", "ensemble", 10_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
     "CarRacing": Recipe(
         "CarRacing-v3", "vae-rssm", 250_000, DRIVING_STEPS, 10, dtype=torch.float16, thresholds=(800.0,), hardening=Hardening(rounds=4)
     ),

@@ -54,6 +54,20 @@ PPO_DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+# What differs for Pendulum, CartPole and Acrobot; one setting for all three (tests/gates).
+CLASSIC_STEPS = 150_000
+CLASSIC_PPO: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_envs": 16,
+        "n_steps": 128,
+        "batch_size": 256,
+        "n_epochs": 10,
+        "learning_rate": 1e-3,
+        "policy_kwargs": {"net_arch": [128, 128]},
+    }
+)
+
+
 @dataclass(frozen=True)
 class Learned:
     """An SB3 agent that knows only the dream. curve is (dream steps, mean return of the last 100 training episodes)."""

@@ -272,10 +272,11 @@ class StartBank(TensorStruct):
 class DreamDefaults:
     """How a model wants to be dreamt unless the caller says otherwise; stored in its config.
 
-    horizon: steps until truncation in training dreams (None: the real time limit). starts: "first" dreams from episode starts,
-    "any" from anywhere in the recorded data. max_uncertainty ends a dream whose prediction is more uncertain than that;
-    uncertainty_penalty is subtracted, in units of reward, per unit of uncertainty (capped at 3). range_guard ends a dream that leaves
-    the data's range. hold keeps the ensemble member (and dropout mask) for a "step" or an "episode".
+    horizon and starts are for training doors (DreamVecEnv, training=True): steps until truncation (None: the real time limit), and
+    whether dreams start from episode starts ("first") or from anywhere in the recorded data ("any"). max_uncertainty ends a dream
+    whose prediction is more uncertain than that; uncertainty_penalty is subtracted, in units of reward, per unit of uncertainty
+    (capped at 3). range_guard ends a dream that leaves the data's range. hold keeps the ensemble member (and dropout mask) for a
+    "step" or an "episode".
     """
 
     horizon: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def balanced_kl(latent: Any, posterior: GaussianStats, prior: GaussianStats, *, 
 class LatentObjective:
     """Two-stage RSSM: reconstruct the frozen code, predict reward and end, keep prior and posterior together.
 
-    Defaults are the measured CPU recipe for CarRacing (docs/papers and docs/log.md), not a paper's.
+    Defaults are the measured CPU recipe for CarRacing (docs/log.md), not a paper's.
     """
 
     code_scale: float = 5.0
@@ -52,6 +53,13 @@ class LatentObjective:
     free_nats: float = 1.0
     reward_scale: float = 10.0
     continue_scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("code_scale", "kl_scale", "free_nats", "reward_scale", "continue_scale"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number of at least 0.")
+        if not 0.0 <= self.kl_balance <= 1.0:
+            raise ValueError(f"kl_balance is {self.kl_balance}; expected 0 to 1.")
 
     def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
         """batch [B,T], noise [B,T,L] uniform."""
@@ -90,6 +98,10 @@ class EnsembleObjective:
     """Likelihood of transitions for every member, and a class-balanced end for the arrived-at observation."""
 
     continue_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.continue_scale < math.inf:
+            raise ValueError(f"continue_scale is {self.continue_scale}; expected a number of at least 0.")
 
     def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
         """batch [B,T] with T >= 2; transitions are the row pairs inside an episode. noise is unused: nothing is sampled."""

@@ -58,6 +58,8 @@ def fit(
     Raises ValueError for an unknown preset, spaces that do not fit, or a folder that holds a different run;
     NonFiniteLossError where training meets NaN.
     """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
     chosen = _choose_preset(preset, env_steps)
     if not isinstance(env_or_dataset, (str, Replay)):
         raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")

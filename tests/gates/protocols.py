@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dreamgym.demo import DRIVING_STEPS, learn_in_dream
+from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
 from dreamgym.evaluation.comparison import Comparison, compare
 from dreamgym.evaluation.policies import random_policy
 from dreamgym.evaluation.returns import report_seeds
@@ -21,16 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "gates"
 RUNS = Path(os.environ.get("DREAMGYM_RUNS", ROOT / "runs"))  # resumable: an interrupted gate goes on where it stood
 
-# One setting of SB3's PPO for Pendulum, CartPole and Acrobot; dream steps.
-CLASSIC_PPO: dict[str, Any] = {
-    "num_envs": 16,
-    "n_steps": 128,
-    "batch_size": 256,
-    "n_epochs": 10,
-    "learning_rate": 1e-3,
-    "policy_kwargs": {"net_arch": [128, 128]},
-}
-CLASSIC_STEPS = 150_000
 
 
 def ensemble_gate(env_id: str, env_steps: int, seed: int) -> Comparison:
