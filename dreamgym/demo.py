@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -31,9 +31,15 @@ THRESHOLDS = (500.0, 800.0)
 DRIVING_STEPS = 400_000  # of dreaming; more lets the policy find what the dream gets wrong
 
 
-def falling_rate(first: float) -> Callable[[float], float]:
+@dataclass(frozen=True)
+class FallingRate:
     """Learning rate that falls linearly to zero: the last checkpoint is then as good as any before it."""
-    return lambda remaining: first * remaining
+
+    first: float
+
+    def __call__(self, remaining: float) -> float:
+        """The rate with `remaining` of the training ahead, 1 to 0."""
+        return self.first * remaining
 
 
 # Little noise and no entropy bonus: with a std of 0.7 the deterministic policy that acts awake is one that never dreamt, and it flings the
@@ -45,7 +51,7 @@ PPO_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "n_steps": 64,
         "batch_size": 512,
         "n_epochs": 4,
-        "learning_rate": falling_rate(3e-4),
+        "learning_rate": FallingRate(3e-4),
         "gamma": 0.98,  # 50 agent steps ahead are 4 seconds of driving
         "gae_lambda": 0.95,
         "ent_coef": 0.0,
@@ -62,7 +68,7 @@ CLASSIC_PPO: Mapping[str, Any] = MappingProxyType(
         "n_steps": 128,
         "batch_size": 256,
         "n_epochs": 10,
-        "learning_rate": falling_rate(1e-3),
+        "learning_rate": FallingRate(1e-3),
         "policy_kwargs": {"net_arch": [128, 128]},
     }
 )
