@@ -16,7 +16,7 @@ from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.hub import weights
 from dreamgym.hub.config import CONFIG, MAX_FILE, STARTS, WEIGHTS, BundleConfig, read_config, write_config
 from dreamgym.hub.files import found_pickles, read_regular, replace_files, sha256
-from dreamgym.hub.strict_json import Place, dumps, escape, loads, quote
+from dreamgym.hub.strict_json import Place, escape, loads, quote
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import StartBank
 
@@ -30,7 +30,6 @@ __all__ = [
     "read_config",
     "read_fidelity",
     "save",
-    "write_fidelity",
 ]
 
 FIDELITY = "fidelity.json"
@@ -77,11 +76,6 @@ def save(
     if _weights_differ(folder, contents[WEIGHTS]):
         (folder / FIDELITY).unlink(missing_ok=True)
     replace_files(folder, contents)
-
-
-def write_fidelity(folder: str | os.PathLike[str], fidelity: dict[str, Any]) -> None:
-    """Put measured numbers beside the model they were measured on. Raises ValueError for NaN and infinity."""
-    replace_files(Path(folder).expanduser(), {FIDELITY: dumps(fidelity)})
 
 
 def _check_storable(tensors: dict[str, Tensor], dtype: torch.dtype) -> None:

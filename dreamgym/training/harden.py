@@ -18,10 +18,9 @@ from torch import Tensor
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data.collection import collect
 from dreamgym.data.replay import HoldOut, Replay
-from dreamgym.models.calibration import calibrate_uncertainty, start_bank
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Policy
-from dreamgym.training.learners import ModelLearner, Randomness, encode_new_rows, linear_decay
+from dreamgym.training.learners import ModelLearner, Randomness, calibrate, draw_start_bank, encode_new_rows, linear_decay
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.presets import Preset
 
@@ -118,12 +117,8 @@ class _Work:
 
     def prepare(self) -> None:
         """Calibration and start states for the model as it stands."""
-        unseen = self.held_out if self.held_out.episodes else self.replay
-        calibrate_uncertainty(self.model, [unseen.sequence(*rows).to(self.model.device) for rows in unseen.episodes])
-        episodes = self.replay.episodes
-        chosen = np.random.default_rng([self.seed, 13]).permutation(len(episodes))[:256]
-        sequences = [self.replay.sequence(*episodes[i]).to(self.model.device) for i in sorted(chosen)]
-        self.model.initial_states = start_bank(self.model, sequences, size=self.preset.start_states, seed=self.seed)
+        calibrate(self.model, self.held_out, self.replay)
+        self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
 
     def drive(self, agent: Policy, env: gym.Env[Any, Any], number: int) -> int:
         """Real episodes of an agent; the greedy ones come first."""

@@ -11,14 +11,24 @@ from torch import Tensor, nn
 
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.data.replay import Replay
+from dreamgym.models.calibration import calibrate_uncertainty, start_bank
 from dreamgym.models.encoders import ImageEncoder
 from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import observe_sequence
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import SequenceBatch
+from dreamgym.structs import SequenceBatch, StartBank
 from dreamgym.training.presets import Preset
 
-__all__ = ["AgentLearner", "AutoencoderLearner", "ModelLearner", "Randomness", "encode_new_rows", "linear_decay"]
+__all__ = [
+    "AgentLearner",
+    "AutoencoderLearner",
+    "ModelLearner",
+    "Randomness",
+    "calibrate",
+    "draw_start_bank",
+    "encode_new_rows",
+    "linear_decay",
+]
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,19 @@ def encode_new_rows(model: WorldModel, replay: Replay, codes: Tensor | None) -> 
         rows = np.arange(start, min(start + 256, len(replay)))
         parts.append(model.embed(torch.from_numpy(replay.obs_rows(rows)).to(model.device)))
     return torch.cat(parts)
+
+
+def calibrate(model: WorldModel, held_out: Replay, train: Replay, *, most: int | None = None) -> None:
+    """Calibrate uncertainty on the (first `most`) held-out episodes, or on the training ones where none were kept out."""
+    unseen = held_out if held_out.episodes else train
+    calibrate_uncertainty(model, [unseen.sequence(*rows).to(model.device) for rows in unseen.episodes[:most]])
+
+
+def draw_start_bank(model: WorldModel, replay: Replay, *, size: int, seed: int) -> StartBank:
+    """Start states from up to 256 episodes drawn from all of them."""
+    episodes = replay.episodes
+    chosen = np.random.default_rng([seed, 13]).permutation(len(episodes))[:256]
+    return start_bank(model, [replay.sequence(*episodes[i]).to(model.device) for i in sorted(chosen)], size=size, seed=seed)
 
 
 def linear_decay(step: int, total: int, share: float, *, floor: float) -> float:

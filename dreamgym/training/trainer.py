@@ -22,11 +22,19 @@ from dreamgym.data.replay import HoldOut, Replay
 from dreamgym.envs import make_env
 from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
-from dreamgym.models.calibration import calibrate_uncertainty, fit_ensemble_scaling, start_bank
+from dreamgym.models.calibration import fit_ensemble_scaling
 from dreamgym.models.ensemble import Ensemble
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import SequenceBatch, Spec
-from dreamgym.training.learners import AgentLearner, AutoencoderLearner, ModelLearner, Randomness, encode_new_rows
+from dreamgym.structs import Spec
+from dreamgym.training.learners import (
+    AgentLearner,
+    AutoencoderLearner,
+    ModelLearner,
+    Randomness,
+    calibrate,
+    draw_start_bank,
+    encode_new_rows,
+)
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.presets import Collection, Preset
 
@@ -228,7 +236,7 @@ class Trainer:
             self._account("learn", self.model_steps + self.agent_steps, metrics, bar, due=step % _LOG_EVERY == 0)
             self._maybe_checkpoint(step)
             if late == -1 or (step == total - 1):
-                self._calibrate()
+                calibrate(self.model, self.held_out, self.replay, most=64)
 
     @property
     def _round_number(self) -> int:
@@ -246,10 +254,6 @@ class Trainer:
                 np.asarray(reward[rows]),
                 np.asarray(self.replay.column("is_terminal")[rows]),
             )
-
-    def _calibrate(self) -> None:
-        held_out = self.held_out if len(self.held_out.episodes) else self.replay
-        calibrate_uncertainty(self.model, _sequences(held_out, held_out.episodes[:64], self.model.device))
 
     def _account(self, stage: str, step: int, metrics: dict[str, Tensor], bar: Any, *, due: bool) -> None:
         """Stop at NaN; log where due."""
@@ -285,11 +289,8 @@ class Trainer:
         """Write model/ and agent/ as they stand now; the start bank comes from all training episodes."""
         if self.model_steps == 0:
             return  # nothing learned yet: there is no model to leave
-        episodes = self.replay.episodes
-        chosen = np.random.default_rng([self.seed, 13]).permutation(len(episodes))[:256]
-        sequences = _sequences(self.replay, [episodes[i] for i in sorted(chosen)], self.model.device)
         self.model.eval()
-        self.model.initial_states = start_bank(self.model, sequences, size=self.preset.start_states, seed=self.seed)
+        self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
         bundle.save(self.model, self.folder / "model", source={"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed})
         self.agent.save(self.folder / "agent")
 
@@ -369,7 +370,3 @@ def _copy_episode(source: Replay, start: int, stop: int, target: Replay) -> None
     actions = source.spec.to_env_action(rows.prev_action[1:]).numpy()
     terminated = bool(rows.is_terminal[-1])
     target.add_episode(rows.obs.numpy(), actions, rows.reward[1:].numpy(), terminated, not terminated, rows.valid.numpy())
-
-
-def _sequences(replay: Replay, episodes: Any, device: torch.device) -> list[SequenceBatch]:
-    return [replay.sequence(start, stop).to(device) for start, stop in episodes]

@@ -13,6 +13,7 @@ import torch
 
 import dreamgym.hub.files as files
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
+from dreamgym.evaluation.fidelity import write_fidelity
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
@@ -142,14 +143,14 @@ def test_a_weight_too_large_for_float16_is_reported_not_stored_as_infinity(tmp_p
 def test_fidelity_comes_back_and_is_none_when_nobody_measured(tmp_path: Path) -> None:
     bundle.save(toys.ensemble(), tmp_path)
     assert bundle.read_fidelity(tmp_path) is None
-    bundle.write_fidelity(tmp_path, {"dream_return": 500.0})
+    write_fidelity(tmp_path, {"dream_return": 500.0})
     assert bundle.read_fidelity(tmp_path) == {"dream_return": 500.0}
 
 
 def test_fidelity_survives_saving_the_same_weights_but_not_other_ones(tmp_path: Path) -> None:
     model = toys.ensemble()
     bundle.save(model, tmp_path)
-    bundle.write_fidelity(tmp_path, {"dream_return": 500.0})
+    write_fidelity(tmp_path, {"dream_return": 500.0})
     bundle.save(model, tmp_path)
     assert bundle.read_fidelity(tmp_path) is not None
     next(model.parameters()).data.zero_()
