@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ __all__ = [
     "Action",
     "DreamDefaults",
     "DreamableModel",
+    "ObsTensors",
     "Policy",
     "Prediction",
     "Preprocess",
@@ -30,13 +31,25 @@ __all__ = [
     "Spec",
     "StartBank",
     "TensorStruct",
+    "map_obs",
 ]
 
 Action: TypeAlias = "NDArray[Any] | int"
+ObsTensors: TypeAlias = "Tensor | dict[str, Tensor]"  # a Dict space's observations are a dict, keyed as the space
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def map_obs(function: Callable[[In], Out], obs: In | dict[str, In]) -> Out | dict[str, Out]:
+    """Apply `function` to an observation, or to each entry of a Dict observation."""
+    if isinstance(obs, dict):
+        return {name: function(value) for name, value in obs.items()}
+    return function(obs)
 
 
 class TensorStruct:
-    """Mixin for frozen dataclasses of tensors that share their leading dimensions. Fields may nest or be None."""
+    """Mixin for frozen dataclasses of tensors that share their leading dimensions. Fields may nest, be dicts of tensors, or be None."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply `function` to every tensor."""
@@ -45,6 +58,8 @@ class TensorStruct:
             value = getattr(self, name)
             if isinstance(value, TensorStruct):
                 value = value.map(function)
+            elif isinstance(value, dict):
+                value = {key: function(tensor) for key, tensor in value.items()}
             elif value is not None:
                 value = function(value)
             changed[name] = value
@@ -57,6 +72,8 @@ class TensorStruct:
             value, its = getattr(self, name), getattr(other, name)
             if isinstance(value, TensorStruct):
                 value = value.zip_map(its, function)
+            elif isinstance(value, dict):
+                value = {key: function(tensor, its[key]) for key, tensor in value.items()}
             elif value is not None:
                 value = function(value, its)
             changed[name] = value
@@ -86,12 +103,14 @@ class TensorStruct:
         return self.map(lambda tensor: tensor[index])
 
     def items(self) -> list[tuple[str, Tensor]]:
-        """Names (dotted where nested) and tensors, in the order of the fields."""
+        """Names (dotted where nested or a dict) and tensors, in the order of the fields."""
         found: list[tuple[str, Tensor]] = []
         for name in self._names():
             value = getattr(self, name)
             if isinstance(value, TensorStruct):
                 found += [(f"{name}.{inner}", tensor) for inner, tensor in value.items()]
+            elif isinstance(value, dict):
+                found += [(f"{name}.{key}", tensor) for key, tensor in value.items()]
             elif value is not None:
                 found.append((name, value))
         return found
@@ -113,6 +132,8 @@ class TensorStruct:
             values = [getattr(struct, name) for struct in structs]
             if isinstance(values[0], TensorStruct):
                 changed[name] = type(values[0])._gather(values, function)
+            elif isinstance(values[0], dict):
+                changed[name] = {key: function([value[key] for value in values]) for key in values[0]}
             else:
                 changed[name] = None if values[0] is None else function(values)
         return cls(**changed)
@@ -164,6 +185,7 @@ class Preprocess:
 class Spec:
     """All a dream must know of the real environment, so that it never needs it. Spaces are those after preprocessing.
 
+    Observations: a vector, a uint8 image, or a Dict of vectors, images and Discrete. Actions: a Box [A], Discrete or MultiDiscrete.
     max_episode_steps counts agent steps (after action repeat); fps is agent steps per second, for films.
     """
 
@@ -183,50 +205,110 @@ class Spec:
     @property
     def is_image(self) -> bool:
         """Whether observations are uint8 images [Y,X,C]."""
+        return _is_image(self.observation_space)
+
+    @property
+    def observation_parts(self) -> dict[str, spaces.Box | spaces.Discrete]:
+        """The observation's parts by name, sorted, as a Dict observation's tensors are keyed; a Box is the one part "obs".
+
+        Each is a uint8 image [Y,X,C], a float vector [D], or (in a Dict only) Discrete. Raises TypeError for other spaces.
+        """
         space = self.observation_space
-        return isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+        if isinstance(space, spaces.Dict):
+            named = {name: space[name] for name in sorted(space)}
+            if named and all(_is_part(part) or isinstance(part, spaces.Discrete) for part in named.values()):
+                return named  # type: ignore[return-value]
+        elif _is_part(space):
+            return {"obs": space}  # type: ignore[dict-item]
+        raise TypeError(
+            f"observation space {space} is not supported; expected a one-dimensional float Box, a uint8 image [Y,X,C], or a Dict of "
+            "those and Discrete; dreamgym.make_env brings most envs into that form, gymnasium.wrappers.FlattenObservation others."
+        )
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """Which of observation_parts are images; the first is what films show."""
+        return tuple(name for name, part in self.observation_parts.items() if _is_image(part))
 
     @property
     def is_discrete(self) -> bool:
-        """Whether actions are classes."""
-        return isinstance(self.action_space, spaces.Discrete)
+        """Whether actions are classes, one (Discrete) or several at once (MultiDiscrete)."""
+        return isinstance(self.action_space, (spaces.Discrete, spaces.MultiDiscrete))
+
+    @property
+    def action_sizes(self) -> tuple[int, ...]:
+        """Number of classes of each choice an action makes: Discrete(n) -> (n,), MultiDiscrete -> its counts, Box -> ()."""
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            return (int(space.n),)
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            return tuple(space.nvec.tolist())
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+            return ()
+        raise TypeError(f"action space {space} is not supported; expected Discrete, or MultiDiscrete or Box of one dimension.")
 
     @property
     def action_size(self) -> int:
-        """A: the width of a model action, one-hot for classes."""
-        space = self.action_space
-        if isinstance(space, spaces.Discrete):
-            return int(space.n)
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
-            return int(space.shape[0])
-        raise TypeError(f"action space {space} is not supported; expected Discrete or a one-dimensional Box.")
+        """A: the width of a model action; for classes their one-hots one after another."""
+        sizes = self.action_sizes
+        return sum(sizes) if sizes else int(self.action_space.shape[0])  # type: ignore[index]
 
     def to_model_action(self, action: Tensor) -> Tensor:
-        """Env actions (int64 [...] or float [...,A]) -> model actions [...,A] float32: one-hot, or scaled to [-1,1]."""
+        """Env actions -> model actions [...,A] float32: one-hot (one per choice, concatenated), or scaled to [-1,1].
+
+        Env actions are int64 [...] for Discrete, int64 [...,N] for MultiDiscrete of N choices, float [...,A] for a Box.
+        """
         space = self.action_space
         if isinstance(space, spaces.Discrete):
             return torch.nn.functional.one_hot(action.long() - int(space.start), int(space.n)).float()
+        if isinstance(space, spaces.MultiDiscrete):
+            first = self._choices(action.device)[1]
+            hot = torch.zeros(*action.shape[:-1], self.action_size, device=action.device)
+            return hot.scatter_(-1, action.long() + first, 1.0)
         low, high = self._action_bounds(action.device)
         return (torch.minimum(torch.maximum(action.float(), low), high) - low) * (2.0 / (high - low)) - 1.0
 
     def to_env_action(self, action: Tensor) -> Tensor:
-        """Model actions [...,A] -> env actions: int64 [...] for classes, else float32 [...,A] within the bounds."""
+        """Model actions [...,A] -> env actions: int64 [...] or [...,N] for classes, else float32 [...,A] within the bounds."""
         space = self.action_space
         if isinstance(space, spaces.Discrete):
             return action.argmax(-1) + int(space.start)
+        if isinstance(space, spaces.MultiDiscrete):
+            chosen = torch.stack([choice.argmax(-1) for choice in action.split(self.action_sizes, -1)], -1)
+            return chosen + self._choices(action.device)[0]
         low, high = self._action_bounds(action.device)
         return low + (action.clamp(-1.0, 1.0) + 1.0) * (high - low) * 0.5
+
+    def _choices(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """MultiDiscrete's starts [N], and where in a model action each choice's class 0 would stand [N]."""
+        space = self.action_space
+        cached = _BOUNDS.get((id(space), device))
+        if cached is None or cached[0] is not space:
+            start = torch.as_tensor(space.start.astype(np.int64), device=device)  # type: ignore[attr-defined]
+            sizes = torch.tensor([0, *self.action_sizes[:-1]], device=device)
+            cached = (space, start, sizes.cumsum(0) - start)
+            _BOUNDS[(id(space), device)] = cached
+        return cached[1], cached[2]
 
     def _action_bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
         cached = _BOUNDS.get((id(self.action_space), device))
         if cached is None or cached[0] is not self.action_space:
             space = self.action_space
             if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
-                raise TypeError(f"action space {space} must be Discrete or a Box with finite bounds.")
+                raise TypeError(f"action space {space} must be Discrete, MultiDiscrete or a Box with finite bounds.")
             low, high = (torch.as_tensor(bound.astype(np.float32), device=device) for bound in (space.low, space.high))
             cached = (space, low, high)
             _BOUNDS[(id(space), device)] = cached
         return cached[1], cached[2]
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
+def _is_part(space: spaces.Space[Any]) -> bool:
+    vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
+    return vector or _is_image(space)
 
 
 _BOUNDS: dict[tuple[int, torch.device], tuple[spaces.Space[Any], Tensor, Tensor]] = {}
@@ -237,10 +319,11 @@ class SequenceBatch(TensorStruct):
     """Rows of experience, arrival-aligned. Windows may cross episode ends; is_first tells where.
 
     valid is false where the env gave a meaningless observation (ViZDoom's black terminal frame): learn its reward and end, not
-    its pixels. index is the row's number in the replay; embed holds precomputed encoder outputs where training has them.
+    its pixels. A Dict observation has a tensor per part, named as in Spec.observation_parts. index is the row's number in the replay;
+    embed holds precomputed encoder outputs where training has them.
     """
 
-    obs: Tensor  # [B,T,...] uint8 images or float32 vectors
+    obs: ObsTensors  # [B,T,...] uint8 images or float32 vectors, or a dict of those and int64 classes
     prev_action: Tensor  # [B,T,A] float32, model actions
     reward: Tensor  # [B,T] float32
     is_first: Tensor  # [B,T] bool
@@ -318,7 +401,7 @@ class DreamableModel(Protocol):
     """The least a model must offer to be dreamt. `dreamgym.WorldModel` has it; a third party's object may.
 
     States are TensorStructs with leading [B]. noise is [B, noise_lanes], uniform in (0,1); its first episode_lanes choose what may be
-    held for a whole episode (ensemble member, dropout mask). Optional: decode(state) -> obs [B,...]; observe (for real contexts);
+    held for a whole episode (ensemble member, dropout mask). Optional: decode(state) -> obs [B,...] or a dict; observe (for real contexts);
     in_range(state) -> bool [B] (for the range guard); initial_states -> StartBank; defaults -> DreamDefaults; reward_low: float.
     """
 
