@@ -55,6 +55,10 @@ class LatentHeads(nn.Module):
         """Logit that the episode goes on: [...]."""
         return self.continue_net(features).squeeze(-1).float()
 
+    def continue_prob(self, state: RSSMState, features: Tensor) -> Tensor:
+        """Chance that the episode goes on: [...]."""
+        return torch.sigmoid(self.continue_logit(state, features))
+
     def code(self, state: RSSMState, features: Tensor) -> Tensor:
         """What the decoder should paint: embeddings [...,E]."""
         return self.code_net(features).float()
@@ -96,6 +100,10 @@ class ArrivalHeads(nn.Module):
     def continue_logit(self, state: EnsembleState, features: Tensor) -> Tensor:
         """Logit, under balanced classes, that the episode goes on: [...]."""
         return self.continue_net(features).squeeze(-1).float()
+
+    def continue_prob(self, state: EnsembleState, features: Tensor) -> Tensor:
+        """Chance, under balanced classes, that the episode goes on: [...]."""
+        return torch.sigmoid(self.continue_logit(state, features))
 
     def code(self, state: EnsembleState, features: Tensor) -> Tensor:
         """The observation is the state."""
