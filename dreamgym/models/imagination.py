@@ -20,11 +20,12 @@ def observe_sequence(
 
     Starts from `state`, or from the core's initial state; a window that begins in mid-episode is not marked as a first row.
     """
-    B, T = is_first.shape
-    state = core.initial(B) if state is None else state
+    state = core.initial(len(is_first)) if state is None else state
     states, stats = [], []
-    for t in range(T):
-        state, posterior = core.observe(state, prev_action[:, t], embed[:, t], is_first[:, t], noise[:, t])
+    # unbind, not [:, t]: the gradient of each such slice of embed would fill a [B,T,E] tensor of zeros, T times over
+    rows = zip(*(tensor.unbind(1) for tensor in (prev_action, embed, is_first, noise)))
+    for prev_action_t, embed_t, is_first_t, noise_t in rows:
+        state, posterior = core.observe(state, prev_action_t, embed_t, is_first_t, noise_t)
         states.append(state)
         stats.append(posterior)
     stacked = None if stats[0] is None else type(stats[0]).stack(stats, 1)

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dreamgym.models.contrastive import Contrastive, info_nce
 from dreamgym.models.ensemble import bootstrap_weights
 from dreamgym.models.imagination import observe_sequence
-from dreamgym.models.latents import GaussianStats
+from dreamgym.models.kl import KLConfig, balanced_kl, split_kl
+from dreamgym.models.overshooting import overshooting_kl
 from dreamgym.structs import SequenceBatch
 
 if TYPE_CHECKING:
     from dreamgym.models.world_model import WorldModel
 
-__all__ = ["EnsembleObjective", "LatentObjective", "Losses", "balanced_kl"]
+__all__ = [
+    "Contrastive",
+    "DreamerObjective",
+    "EnsembleObjective",
+    "KLConfig",
+    "LatentObjective",
+    "Losses",
+    "Reconstruction",
+    "RewardOnly",
+    "balanced_kl",
+]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """total is what to differentiate; parts and metrics are for the log; states are the posteriors [B,T]."""
+    """total is what to differentiate, the sum of parts; metrics are for the log only; states are the posteriors [B,T]."""
 
     total: Tensor
     parts: dict[str, Tensor]
     states: Any
-
-
-def balanced_kl(latent: Any, posterior: GaussianStats, prior: GaussianStats, *, balance: float, free_nats: float) -> Tensor:
-    """balance * max(KL(sg post || prior), free) + (1 - balance) * max(KL(post || sg prior), free), each a batch mean.
-
-    Source: Hafner et al. 2021 (DreamerV2), eq. 2; free nats after the mean as in the released code.
-    """
-    dynamics = latent.kl(posterior.detach(), prior).mean().clamp(min=free_nats)
-    representation = latent.kl(posterior, prior.detach()).mean().clamp(min=free_nats)
-    return balance * dynamics + (1.0 - balance) * representation
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class LatentObjective:
         if not 0.0 <= self.kl_balance <= 1.0:
             raise ValueError(f"kl_balance is {self.kl_balance}; expected 0 to 1.")
 
-    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
-        """batch [B,T], noise [B,T,L] uniform."""
+    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
+        """batch [B,T], noise [B,T,L] uniform; start: the states [B] before the first rows, zeros without."""
         core, heads = model.core, model.heads
         embed = batch.embed if batch.embed is not None else model.embed(batch.obs)
-        states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise)
+        states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise, start)
         prior = core.prior_stats(states.deter)
         features = core.features(states)
         valid = batch.valid.float()
@@ -77,7 +80,7 @@ class LatentObjective:
         parts = {
             "code": self.code_scale * code_error.mean(),
             "kl": self.kl_scale
-            * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),  # type: ignore[arg-type]
+            * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),
             "reward": self.reward_scale * reward_error.mean(),
             "continue": self.continue_scale * functional.binary_cross_entropy_with_logits(logit, (~batch.is_terminal).float()),
             "members": self._members(heads, states.deter, embed, batch),
@@ -103,8 +106,8 @@ class EnsembleObjective:
         if not 0.0 <= self.continue_scale < math.inf:
             raise ValueError(f"continue_scale is {self.continue_scale}; expected a number of at least 0.")
 
-    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor) -> Losses:
-        """batch [B,T] with T >= 2; transitions are the row pairs inside an episode. noise is unused: nothing is sampled."""
+    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
+        """batch [B,T] with T >= 2; transitions are the row pairs inside an episode. noise and start are unused: no memory, no sample."""
         core, heads = model.core, model.heads
         embed = batch.embed if batch.embed is not None else model.embed(batch.obs)
         inside = (~batch.is_first & batch.valid)[:, 1:].flatten()
@@ -124,3 +127,86 @@ class EnsembleObjective:
         going_weight = torch.where(share > 0, 0.5 / (1.0 - share).clamp(min=1e-6), torch.ones_like(share))
         weight = torch.where(is_terminal, terminal_weight, going_weight)
         return (functional.binary_cross_entropy_with_logits(logit, (~is_terminal).float(), reduction="none") * weight).mean()
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Paint every observation: scale * its negative log likelihood, summed over the observation. What works best in the papers."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.scale < math.inf:
+            raise ValueError(f"scale is {self.scale}; expected a number of at least 0.")
+
+
+@dataclass(frozen=True)
+class RewardOnly:
+    """Nothing but rewards, ends and the KL shape the representation; the decoder watches. Not sufficient in the paper (A.5)."""
+
+
+@dataclass(frozen=True)
+class DreamerObjective:
+    """Joint training of encoder, RSSM and heads, as PlaNet and all Dreamers do.
+
+    kl, reward_scale and continue_scale weigh against the observation's term. PlaNet: reward_scale 10 and KLConfig(free_mode="element");
+    V1: the defaults, continue_scale 10 where it has a continue head; V2: continue_scale 5 on Atari. Under Contrastive and RewardOnly the
+    decoder learns from detached features, to render and to diagnose. Source: specs/dreamer.md A.4, A.5, B.3, C.5, E.1; planet.md 3.
+    """
+
+    observation: Reconstruction | Contrastive | RewardOnly = field(default_factory=Reconstruction)
+    kl: KLConfig = field(default_factory=KLConfig)
+    reward_scale: float = 1.0
+    continue_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("reward_scale", "continue_scale"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number of at least 0.")
+
+    def losses(self, model: WorldModel, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
+        """batch [B,T], noise [B,T,L] uniform; start: the states [B] before the first rows, zeros without.
+
+        Precomputed embeddings are not read: the encoder is trained here. Metrics: the raw KL and both entropies, in nats.
+        """
+        core, heads = model.core, model.heads
+        embed = model.embed(batch.obs, grad=True)
+        states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise, start)
+        prior = core.prior_stats(states.deter)
+        features = core.features(states)
+        parts, metrics = self._observation(model, batch, embed, features)
+        parts["reward"] = self.reward_scale * heads.reward_loss(features, batch.reward).mean()
+        parts["continue"] = self.continue_scale * heads.continue_loss(features, batch.is_terminal).mean()
+        parts["kl"], metrics["kl"] = split_kl(core.latent, posterior, prior, self.kl)
+        if self.kl.global_prior > 0.0:
+            parts["global_prior"] = self.kl.global_prior * core.latent.kl_to_standard(posterior).mean()
+        if self.kl.overshoots:
+            parts["overshooting"] = self.kl.overshooting_scale * overshooting_kl(core, states, posterior, batch, noise, self.kl)
+        parts["members"] = heads.members_loss(states, embed.detach(), batch)
+        with torch.no_grad():
+            metrics["prior_entropy"] = core.latent.entropy(prior).mean()
+            metrics["posterior_entropy"] = core.latent.entropy(posterior).mean()
+        return Losses(torch.stack(list(parts.values())).sum(), parts, states, metrics)
+
+    def _observation(
+        self, model: WorldModel, batch: SequenceBatch, embed: Tensor, features: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parts and metrics of what was seen; rows whose observation means nothing do not count."""
+        joint = isinstance(self.observation, Reconstruction)
+        scale = self.observation.scale if isinstance(self.observation, Reconstruction) else 1.0
+        rows = batch.valid.sum().clamp(min=1)
+        painted = model.heads.decoder.losses(features if joint else features.detach(), batch.obs)
+        parts = {_part_name(key): scale * torch.where(batch.valid, loss, 0.0).sum() / rows for key, loss in painted.items()}
+        if not isinstance(self.observation, Contrastive):
+            return parts, {}
+        gain = info_nce(model.contrast(embed), features, batch.valid, self.observation)
+        parts["contrastive"] = -self.observation.scale * gain
+        return parts, {"contrastive_gain": gain.detach()}
+
+
+_OTHER_PARTS = ("reward", "continue", "kl", "global_prior", "overshooting", "members", "contrastive")
+
+
+def _part_name(key: str) -> str:
+    """An observation's key names its part, unless another part has that name."""
+    return f"obs.{key}" if key in _OTHER_PARTS else key
