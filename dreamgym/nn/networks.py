@@ -1,15 +1,36 @@
-"""Networks that know tensors, not reinforcement learning: MLPs, ensembles of MLPs, a GRU cell, 64x64 convolutions."""
+"""Networks that know tensors, not reinforcement learning: MLPs, their ensembles and initialisers, a GRU cell, the VAE's convolutions."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "EnsembleMLP", "GRUCell", "to_unit_images"]
+__all__ = [
+    "MLP",
+    "Activation",
+    "ConvDecoder",
+    "ConvEncoder",
+    "EnsembleMLP",
+    "GRUCell",
+    "Init",
+    "MLPConfig",
+    "Norm",
+    "build_activation",
+    "build_mlp",
+    "build_norm",
+    "initialise",
+    "to_unit_images",
+]
+
+Activation: TypeAlias = Literal["elu", "relu", "silu"]
+Norm: TypeAlias = Literal["none", "layer", "rms"]
+Init: TypeAlias = Literal["xavier", "trunc"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
@@ -23,6 +44,89 @@ class MLP(nn.Sequential):
         for width, following in itertools.pairwise(sizes):
             modules += [nn.Linear(width, following), _ACTIVATIONS[activation]()]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Hidden layers of a network: Linear (with bias, also before a norm), norm, activation.
+
+    Defaults: Dreamer V1 and V2 (danijar/dreamer, danijar/dreamerv2). V3 has silu, norm "rms" and units of its model size.
+    """
+
+    layers: int = 3
+    units: int = 400
+    activation: Activation = "elu"
+    norm: Norm = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layers <= 16 or not 1 <= self.units <= 16384:
+            raise ValueError(f"layers is {self.layers}, units {self.units}; expected 0 to 16 layers of 1 to 16384 units.")
+        check_layer_kinds(self.activation, self.norm)
+
+
+def check_layer_kinds(activation: str, norm: str) -> None:
+    """Raise ValueError for names that no layer has."""
+    if activation not in ("elu", "relu", "silu"):
+        raise ValueError(f"activation is {activation!r}; expected elu, relu or silu.")
+    if norm not in ("none", "layer", "rms"):
+        raise ValueError(f"norm is {norm!r}; expected none, layer or rms.")
+
+
+def build_mlp(
+    inputs: int, outputs: int | None, config: MLPConfig, *, output_scale: float = 1.0, init: Init | None = None
+) -> nn.Sequential:
+    """[..., inputs] -> [..., outputs]; without outputs it ends after the last hidden layer.
+
+    output_scale multiplies the last layer's weights; 0 makes the first outputs exactly zero. init None picks what the papers do:
+    truncated normal where the norm is "rms" (V3), else Xavier uniform (TensorFlow's default, which PlaNet, V1 and V2 rely on).
+    """
+    sizes = [inputs] + [config.units] * config.layers
+    modules: list[nn.Module] = []
+    for width, following in itertools.pairwise(sizes):
+        modules.append(nn.Linear(width, following))
+        if config.norm != "none":
+            modules.append(build_norm(config.norm, following))
+        modules.append(build_activation(config.activation))
+    if outputs is not None:
+        modules.append(nn.Linear(sizes[-1], outputs))
+    network = nn.Sequential(*modules)
+    initialise(network, init or ("trunc" if config.norm == "rms" else "xavier"))
+    if outputs is not None:
+        with torch.no_grad():
+            network[-1].weight.mul_(output_scale)
+    return network
+
+
+def build_activation(name: Activation) -> nn.Module:
+    """A fresh activation module."""
+    return _ACTIVATIONS[name]()
+
+
+def build_norm(name: Norm, units: int) -> nn.Module:
+    """A norm over the last dimension: layer (eps 1e-3, TensorFlow's, as in danijar/dreamerv2), rms (V3), or nothing."""
+    if name == "rms":
+        from dreamgym.nn.recurrent import RMSNorm
+
+        return RMSNorm(units)
+    return nn.LayerNorm(units, eps=1e-3) if name == "layer" else nn.Identity()
+
+
+def initialise(network: nn.Module, init: Init) -> None:
+    """Draw the weights of every Linear and convolution inside; biases become zero. Other modules keep their own initialisers.
+
+    trunc is V3's: normal cut at two standard deviations, with a std of 1 / sqrt(fan in) after the cut (specs/dreamer.md C.3).
+    """
+    for module in network.modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            continue
+        if init == "xavier":
+            nn.init.xavier_uniform_(module.weight)
+        else:
+            outputs = module.weight.shape[1 if isinstance(module, nn.ConvTranspose2d) else 0]
+            std = 1.1368 * math.sqrt(outputs / module.weight.numel())
+            nn.init.trunc_normal_(module.weight, std=std, a=-2.0 * std, b=2.0 * std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class EnsembleMLP(nn.Module):
