@@ -24,6 +24,7 @@ __all__ = [
     "DreamDefaults",
     "DreamableModel",
     "ObsTensors",
+    "Observation",
     "Policy",
     "Prediction",
     "Preprocess",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 Action: TypeAlias = "NDArray[Any] | int"
+Observation: TypeAlias = "NDArray[Any] | dict[str, NDArray[Any]]"
 ObsTensors: TypeAlias = "Tensor | dict[str, Tensor]"  # a Dict space's observations are a dict, keyed as the space
 
 In = TypeVar("In")
@@ -387,7 +389,7 @@ class Policy(Protocol):
 
     def predict(
         self,
-        observation: NDArray[Any],
+        observation: Any,  # arrays, or a dict of arrays
         state: Any = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,

@@ -19,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dreamgym.structs import Policy, Spec
+from dreamgym.structs import Observation, Policy, Spec, map_obs
 
 __all__ = ["CollectStats", "EpisodeLengths", "collect", "collect_parallel"]
 
@@ -75,7 +75,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Episode:
-    obs: NDArray[Any]  # [T+1,...]
+    obs: Observation  # [T+1,...]
     action: NDArray[Any]  # [T,...] env actions
     reward: NDArray[np.float32]  # [T]
     raw_reward: NDArray[np.float64]  # [T] before reward_clip
@@ -87,8 +87,8 @@ class _Episode:
         """The first steps of it; an end that lies behind them has not happened."""
         if steps >= len(self.action):
             return self
-        kept = {name: getattr(self, name)[: steps + 1] for name in ("obs", "valid")}
-        kept |= {name: getattr(self, name)[:steps] for name in ("action", "reward", "raw_reward")}
+        kept: dict[str, Any] = {name: getattr(self, name)[:steps] for name in ("action", "reward", "raw_reward")}
+        kept |= {"obs": map_obs(lambda values: values[: steps + 1], self.obs), "valid": self.valid[: steps + 1]}
         return replace(self, **kept, terminated=False)
 
 
@@ -110,8 +110,8 @@ def collect(
     policy is anything with SB3's `predict`, or a function of the episode's number that gives one. Policies with `reseed(seed)`
     are reseeded for each episode, and torch's generator is seeded around it, so episode i depends on (seed, i) alone.
     max_episode_steps cuts episodes short: a number, a sequence to draw from or a function of a generator; a cut episode is stored
-    as truncated. noise adds exploration: a normal of that standard deviation in units of half a Box's range, or a uniform action
-    with that probability for Discrete. Raises ValueError if the env does not look like the replay's spec or no end is given.
+    as truncated. noise adds exploration: a normal of that standard deviation in units of half a Box's range, or a uniform class
+    with that probability for each choice. Raises ValueError if the env does not look like the replay's spec or no end is given.
     """
     plan = _Plan(policy, seed, max_episode_steps, noise, deterministic)
     _check(plan, replay, steps, episodes)
@@ -215,7 +215,10 @@ def _act(env: gym.Env[Any, Any], policy: Policy, plan: _Plan, rng: np.random.Gen
     terminated = truncated = False
     while not (terminated or truncated or (limit is not None and len(actions) >= limit)):
         batch, state = policy.predict(
-            np.asarray(obs)[None], state=state, episode_start=np.array([not actions]), deterministic=plan.deterministic
+            map_obs(lambda value: np.asarray(value)[None], obs),
+            state=state,
+            episode_start=np.array([not actions]),
+            deterministic=plan.deterministic,
         )
         action = _to_env(env.action_space, batch[0], plan.noise, rng)
         obs, reward, terminated, truncated, info = env.step(action)
@@ -225,7 +228,7 @@ def _act(env: gym.Env[Any, Any], policy: Policy, plan: _Plan, rng: np.random.Gen
         rewards.append(float(reward))
         raw_rewards.append(float(info.get("raw_reward", reward)))
     return _Episode(
-        np.stack(seen),
+        {name: np.stack([obs[name] for obs in seen]) for name in seen[0]} if isinstance(seen[0], dict) else np.stack(seen),
         np.stack(actions),
         np.asarray(rewards, np.float32),
         np.asarray(raw_rewards, np.float64),
@@ -241,8 +244,12 @@ def _to_env(space: spaces.Space[Any], action: NDArray[Any], noise: float, rng: n
         if noise and rng.random() < noise:
             action = rng.integers(space.n) + space.start
         return np.int64(action)
+    if isinstance(space, spaces.MultiDiscrete):
+        if noise:
+            action = np.where(rng.random(space.shape) < noise, rng.integers(space.nvec) + space.start, action)
+        return np.asarray(action).astype(space.dtype)
     if not isinstance(space, spaces.Box):
-        raise TypeError(f"action space {space} is not supported; expected Discrete or a Box.")
+        raise TypeError(f"action space {space} is not supported; expected Discrete, MultiDiscrete or a Box.")
     action = np.asarray(action, np.float64)
     if noise:
         action = action + noise * rng.standard_normal(action.shape) * (space.high - space.low) / 2

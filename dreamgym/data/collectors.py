@@ -1,7 +1,8 @@
 """Behaviours that fill a first dataset: random, but coherent in time, because white noise explores next to nothing.
 
 All have Stable-Baselines3's `predict`. What an episode needs lies in the state that `predict` returns; pass it back, or every
-call starts anew. Observations [F] and [Y,X,C] are single, [B,F] and [B,Y,X,C] are batches. Source: specs/world-models.md 2.
+call starts anew. Observations [F] and [Y,X,C] are single, [B,F] and [B,Y,X,C] are batches, and so are the parts of Dict
+observations. Source: specs/world-models.md 2.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dreamgym.structs import Spec
+from dreamgym.structs import Observation, Spec, map_obs
 
 __all__ = ["Brownian", "DrivingRandom", "Mixture", "RandomNetwork", "RowPolicy", "StickyRandom", "default_collector"]
 
@@ -34,15 +35,15 @@ class RowPolicy(ABC):
 
     def predict(
         self,
-        observation: NDArray[Any],
+        observation: Observation,
         state: list[Any] | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], list[Any]]:
         """Actions [B,...] (or one) and the rows' states. deterministic changes nothing: there is no best random action."""
-        observation = np.asarray(observation)
-        batched = observation.ndim in (2, 4)
-        batch = observation if batched else observation[None]
+        observation = map_obs(np.asarray, observation)
+        batched = _is_batch(observation)
+        batch = _rows(observation) if batched else [observation]
         state = [None] * len(batch) if state is None else list(state)
         actions = []
         for row, obs in enumerate(batch):
@@ -58,7 +59,7 @@ class RowPolicy(ABC):
         """A row's state at an episode's start; it owns `rng`."""
 
     @abstractmethod
-    def act(self, row: Any, obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: Any, obs: Observation) -> NDArray[Any]:
         """Its next env action; `row` may change."""
 
 
@@ -75,7 +76,7 @@ class StickyRandom(RowPolicy):
         """Nothing held yet."""
         return {"rng": rng, "left": 0}
 
-    def act(self, row: dict[str, Any], obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: dict[str, Any], obs: Observation) -> NDArray[Any]:
         """The held action."""
         if row["left"] == 0:
             row["action"] = _uniform(self.action_space, row["rng"])
@@ -95,7 +96,7 @@ class Brownian(RowPolicy):
         """Start anywhere."""
         return {"rng": rng, "action": _uniform(self.action_space, rng)}
 
-    def act(self, row: dict[str, Any], obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: dict[str, Any], obs: Observation) -> NDArray[Any]:
         """One step of the walk."""
         action, space = row["action"], _box(self.action_space, "Brownian")
         step = np.sqrt(self.dt) * row["rng"].standard_normal(space.shape) * (space.high - space.low) / 2
@@ -106,27 +107,31 @@ class Brownian(RowPolicy):
 class RandomNetwork(RowPolicy):
     """A random linear map of the observation (images at 8 x 8), squashed into the action space, drawn anew each episode.
 
+    Classes are those with the largest outputs.
+
     State-dependent and smooth, unlike noise. gain bounds the weights' scale, drawn log-uniformly.
     """
 
     def __init__(self, action_space: spaces.Space[Any], gain: tuple[float, float] = (0.3, 3.0), seed: int = 0) -> None:
         super().__init__(action_space, seed=seed)
-        discrete = isinstance(action_space, spaces.Discrete)
-        self._width = int(action_space.n) if discrete else _box(action_space, "RandomNetwork").shape[0]  # type: ignore[attr-defined]
+        self._counts = _class_counts(action_space)
+        self._width = sum(self._counts) or _box(action_space, "RandomNetwork").shape[0]
         self.gain = gain
 
     def begin(self, rng: np.random.Generator) -> dict[str, Any]:
         """Weights are drawn at the first observation, whose size they need."""
         return {"rng": rng, "weights": None, "gain": float(np.exp(rng.uniform(*np.log(self.gain))))}
 
-    def act(self, row: dict[str, Any], obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: dict[str, Any], obs: Observation) -> NDArray[Any]:
         """The map's action."""
         features = _features(obs)
         if row["weights"] is None:
             row["weights"] = row["gain"] * row["rng"].standard_normal((self._width, len(features)))
         outputs = row["weights"] @ features
-        if isinstance(self.action_space, spaces.Discrete):
-            return np.asarray(outputs.argmax() + self.action_space.start)
+        if self._counts:
+            chosen = [choice.argmax() for choice in np.split(outputs, np.cumsum(self._counts)[:-1])]
+            start: Any = self.action_space.start  # type: ignore[attr-defined]
+            return np.asarray(chosen).reshape(np.shape(start)) + start  # type: ignore[no-any-return]
         return _scaled(_box(self.action_space, "RandomNetwork"), np.tanh(outputs))
 
 
@@ -161,7 +166,7 @@ class DrivingRandom(RowPolicy):
         row["weights"] = np.concatenate([weights, -weights[:, ::-1]], 1) * np.exp(rng.uniform(np.log(0.2), np.log(2.0)))
         return row
 
-    def act(self, row: dict[str, Any], obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: dict[str, Any], obs: Observation) -> NDArray[Any]:
         """Steer and accelerate."""
         rng = row["rng"]
         if row["kind"] == "piecewise":
@@ -172,7 +177,7 @@ class DrivingRandom(RowPolicy):
             row["noise"] = row["memory"] * row["noise"] + np.sqrt(1 - row["memory"] ** 2) * rng.standard_normal(2)
         steer, accelerate = row["noise"] * (row["spread"], 0.2)
         if row["kind"] == "map":
-            steer = 0.3 * steer + np.tanh((row["weights"] * _green_minus_red(obs)).sum())
+            steer = 0.3 * steer + np.tanh((row["weights"] * _green_minus_red(_image_of(obs))).sum())
         return np.clip([steer, row["accelerate"] + accelerate], -1.0, 1.0)
 
 
@@ -192,7 +197,7 @@ class Mixture(RowPolicy):
         chosen = self.policies[rng.choice(len(self.policies), p=self.probabilities)]
         return chosen, chosen.begin(rng)
 
-    def act(self, row: tuple[RowPolicy, Any], obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, row: tuple[RowPolicy, Any], obs: Observation) -> NDArray[Any]:
         """Let them act."""
         return row[0].act(row[1], obs)
 
@@ -214,9 +219,17 @@ def _box(space: spaces.Space[Any], who: str) -> spaces.Box:
     return space
 
 
+def _class_counts(space: spaces.Space[Any]) -> list[int]:
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    return space.nvec.tolist() if isinstance(space, spaces.MultiDiscrete) else []
+
+
 def _uniform(space: spaces.Space[Any], rng: np.random.Generator) -> NDArray[Any]:
     if isinstance(space, spaces.Discrete):
         return np.asarray(rng.integers(space.n) + space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return rng.integers(space.nvec) + space.start
     box = _box(space, "a random policy")
     return rng.uniform(box.low, box.high)
 
@@ -224,6 +237,24 @@ def _uniform(space: spaces.Space[Any], rng: np.random.Generator) -> NDArray[Any]
 def _scaled(box: spaces.Box, action: NDArray[Any]) -> NDArray[Any]:
     """From [-1,1] to the box."""
     return box.low + (action + 1) / 2 * (box.high - box.low)
+
+
+def _is_batch(obs: Observation) -> bool:
+    """Parts tell by their dimensions; one dimension alone is a vector, or a batch of classes if it holds integers."""
+    if not isinstance(obs, dict):
+        return obs.ndim in (2, 4)
+    dimensions = {part.ndim for part in obs.values()}
+    return bool(dimensions & {2, 4}) or (dimensions == {1} and all(part.dtype.kind in "iu" for part in obs.values()))
+
+
+def _rows(obs: Observation) -> list[Any]:
+    if not isinstance(obs, dict):
+        return list(obs)
+    return [{name: part[row] for name, part in obs.items()} for row in range(len(next(iter(obs.values()))))]
+
+
+def _image_of(obs: Observation) -> NDArray[Any]:
+    return next(part for part in obs.values() if part.ndim == 3) if isinstance(obs, dict) else obs
 
 
 def _blocks(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -237,8 +268,10 @@ def _green_minus_red(image: NDArray[Any]) -> NDArray[np.float64]:
     return blocks[..., 1] - blocks[..., 0]
 
 
-def _features(obs: NDArray[Any]) -> NDArray[np.float64]:
-    """Something of order one: images at 8 x 8 around their mean, vectors softly bounded; with a constant for the bias."""
+def _features(obs: Observation) -> NDArray[np.float64]:
+    """Something of order one: images at 8 x 8 around their mean, vectors and classes softly bounded; with a constant for the bias."""
+    if isinstance(obs, dict):
+        return np.concatenate([_features(np.atleast_1d(part)) for _, part in sorted(obs.items())])
     if obs.ndim == 3:
         blocks = _blocks(obs).ravel()
         values = (blocks - blocks.mean()) / (blocks.std() + 1e-3)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.data.storage import FolderStorage, Layout, MemoryStorage, Storage
-from dreamgym.structs import SequenceBatch, Spec
+from dreamgym.structs import Observation, SequenceBatch, Spec, map_obs
 
 __all__ = ["HoldOut", "Replay"]
 
@@ -21,18 +22,17 @@ class Replay:
     """Episodes of one world, in memory or, given a folder, in memory-mapped files that a kill in mid-write cannot spoil.
 
     Row t holds obs_t, reward_t and the flags that arrived with it, and the model action that led there (see structs.py).
+    Where obs stands for arrays below, those of a Dict observation are a dict of arrays, one per part.
     Reopening a folder keeps every episode whose `add_episode` returned and drops a torn tail with a RuntimeWarning. Raises
     ValueError if the folder holds rows of another shape or is damaged before its end.
     """
 
     def __init__(self, spec: Spec, folder: Path | str | None = None) -> None:
         self.spec = spec
-        space = spec.observation_space
-        if space.shape is None or space.dtype is None:
-            raise TypeError(f"observation space {space} is not supported; expected a Box.")
-        layout = Layout(tuple(space.shape), np.dtype(space.dtype).str, spec.action_size)
+        self._parts = spec.observation_parts if isinstance(spec.observation_space, spaces.Dict) else None
+        layout = _layout(spec)
         self.folder = None if folder is None else Path(folder)
-        self._row_dtype = layout.row_dtype
+        self._obs_dtype, self._row_dtype = layout.obs_type, layout.row_dtype
         self._storage: Storage = MemoryStorage(layout) if self.folder is None else FolderStorage(layout, self.folder)
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Replay:
 
     def add_episode(
         self,
-        obs: NDArray[Any],
+        obs: Observation,
         action: NDArray[Any],
         reward: NDArray[Any],
         terminated: bool,
@@ -63,17 +63,17 @@ class Replay:
         valid: NDArray[np.bool_] | None = None,
         policy: str = "",
     ) -> None:
-        """Store an episode: obs [T+1,...] with the final one, env actions [T] or [T,A] and the rewards [T] they brought.
+        """Store an episode: obs [T+1,...] with the final one, env actions [T], [T,N] or [T,A] and the rewards [T] they brought.
 
         Only `terminated` makes the final row terminal; whatever else cut the episode, it is last. valid [T+1] is False where an
         observation means nothing. Raises ValueError for lengths, shapes, types or actions that do not fit, NaN and infinity.
         """
-        obs, reward = np.asarray(obs), np.asarray(reward, np.float32)
+        packed, reward = self._packed(obs), np.asarray(reward, np.float32)
         actions = self._model_actions(action)
         T = len(actions)
-        if T < 1 or reward.shape != (T,) or len(obs) != T + 1:
+        if T < 1 or reward.shape != (T,) or len(packed) != T + 1:
             raise ValueError(
-                f"episode has {len(obs)} observations, {T} actions and {reward.shape} rewards; expected T+1, T and (T,), T at least 1."
+                f"episode has {len(packed)} observations, {T} actions and {reward.shape} rewards; expected T+1, T and (T,), T at least 1."
             )
         rows = np.zeros(T + 1, self._row_dtype)
         rows["prev_action"][1:] = actions
@@ -82,7 +82,7 @@ class Replay:
         rows["is_last"][-1] = True
         rows["is_terminal"][-1] = terminated
         rows["valid"] = True if valid is None else self._flags(valid, T + 1)
-        self._storage.append(self._checked_obs(obs), rows, policy)
+        self._storage.append(packed, rows, policy)
 
     def sample(
         self, batch_size: int, length: int, rng: np.random.Generator, *, rows: tuple[int, int] | None = None
@@ -99,23 +99,32 @@ class Replay:
         first = rng.integers(start, stop - length + 1, size=batch_size)
         return self._gather(first[:, None] + np.arange(length))
 
+    def sample_windows(self, first_rows: NDArray[np.integer[Any]], length: int) -> SequenceBatch:
+        """The windows [B,T] of `length` rows that begin at first_rows [B]. Raises IndexError where one is not inside the replay."""
+        first = np.asarray(first_rows, np.int64)
+        if first.ndim != 1 or length < 1 or ((first < 0) | (first > len(self) - length)).any():
+            raise IndexError(f"windows of {length} rows from {first_rows} are not inside 0 to {len(self)}.")
+        return self._gather(first[:, None] + np.arange(length))
+
     def sequence(self, start: int, stop: int) -> SequenceBatch:
         """Rows [start, stop) in order, [1,T]. Raises IndexError outside the replay."""
         if not 0 <= start < stop <= len(self):
             raise IndexError(f"rows {start} to {stop} are not inside 0 to {len(self)}.")
         return self._gather(np.arange(start, stop)[None])
 
-    def obs_rows(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    def obs_rows(self, indices: NDArray[np.integer[Any]]) -> Observation:
         """Copies of the observations at row numbers of any shape, [*indices.shape, ...]."""
-        return np.take(self._storage.obs, indices, axis=0)
+        if self._parts is None:
+            return np.take(self._storage.obs, indices, axis=0)
+        return {name: self._storage.obs[name][indices] for name in self._parts}  # np.take would copy the whole column first
 
-    def column(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> Any:
         """Read-only view of one column over all rows, [N,...]; in a folder it is valid until the next episode is added."""
         if name == "obs":
-            return self._storage.obs
+            return self._storage.obs if self._parts is None else {part: self._storage.obs[part] for part in self._parts}
         if name not in _COLUMNS:
             raise KeyError(f"no column {name!r}; there are obs, {', '.join(_COLUMNS)}.")
-        return self._storage.rows[name]  # type: ignore[no-any-return]
+        return self._storage.rows[name]
 
     def keep(self, episodes: int) -> None:
         """Forget all but the first episodes, for resuming from a checkpoint that knew no more."""
@@ -126,29 +135,39 @@ class Replay:
     def _gather(self, index: NDArray[np.int64]) -> SequenceBatch:
         rows = self._storage.rows[index]
         columns = {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in _COLUMNS}
-        return SequenceBatch(obs=torch.from_numpy(self.obs_rows(index)), index=torch.from_numpy(index.astype(np.int64)), **columns)
+        return SequenceBatch(obs=map_obs(torch.from_numpy, self.obs_rows(index)), index=torch.from_numpy(index.astype(np.int64)), **columns)
 
     def _model_actions(self, action: NDArray[Any]) -> NDArray[np.float32]:
-        action = np.asarray(action)
-        if self.spec.is_discrete:
-            low = int(self.spec.action_space.start)  # type: ignore[attr-defined]
-            if action.ndim != 1 or action.dtype.kind not in "iu" or not ((action >= low) & (action < low + self.spec.action_size)).all():
-                raise ValueError(f"actions {action.dtype}{action.shape} do not fit; expected integers [T] in {self.spec.action_space}.")
+        action, space = np.asarray(action), self.spec.action_space
+        if isinstance(space, spaces.Discrete):
+            if action.ndim != 1 or not _are_classes(action, space.start, space.n):
+                raise ValueError(f"actions {action.dtype}{action.shape} do not fit; expected integers [T] in {space}.")
+        elif isinstance(space, spaces.MultiDiscrete):
+            if action.ndim != 2 or action.shape[1:] != space.shape or not _are_classes(action, space.start, space.nvec):
+                raise ValueError(f"actions {action.dtype}{action.shape} do not fit; expected integers [T,{space.shape[0]}] in {space}.")
         elif action.ndim != 2 or action.shape[1] != self.spec.action_size:
             raise ValueError(f"actions have shape {action.shape}; expected [T,{self.spec.action_size}].")
         else:
             action = _finite("action", action.astype(np.float32))
         return self.spec.to_model_action(torch.from_numpy(np.ascontiguousarray(action))).numpy()
 
-    def _checked_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
-        space = self.spec.observation_space
-        if obs.shape[1:] != space.shape:
-            raise ValueError(f"observations have shape {obs.shape[1:]}; expected {space.shape}.")
-        if space.dtype == np.uint8:
-            if obs.dtype != np.uint8:
-                raise ValueError(f"observations are {obs.dtype}; expected uint8 images.")
-            return obs
-        return _finite("observation", obs.astype(space.dtype))
+    def _packed(self, obs: Observation) -> NDArray[Any]:
+        """Observations as they are stored, [T+1,...], checked."""
+        if self._parts is None:
+            if isinstance(obs, dict):
+                raise ValueError(f"observations are a dict of {sorted(obs)}; expected arrays in {self.spec.observation_space}.")
+            return _checked("observation", np.asarray(obs), self.spec.observation_space)
+        if not isinstance(obs, dict) or set(obs) != set(self._parts):
+            found = f"a dict of {sorted(obs)}" if isinstance(obs, dict) else type(obs).__name__
+            raise ValueError(f"observations are {found}; expected a dict of arrays {sorted(self._parts)}.")
+        checked = {name: _checked(f"observation {name!r}", np.asarray(obs[name]), part) for name, part in self._parts.items()}
+        lengths = {len(values) for values in checked.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"the observation's parts have {sorted(lengths)} rows; expected equally many.")
+        packed = np.zeros(lengths.pop(), self._obs_dtype)  # padding has a checksum, too
+        for name, values in checked.items():
+            packed[name] = values
+        return packed
 
     @staticmethod
     def _flags(valid: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
@@ -170,6 +189,35 @@ class HoldOut:
         """As Replay.add_episode."""
         self._count += 1
         (self.held_out if self._count % self.every == 0 else self.train).add_episode(*args, **kwargs)
+
+
+def _layout(spec: Spec) -> Layout:
+    space = spec.observation_space
+    if isinstance(space, spaces.Dict):
+        parts = tuple((name, np.dtype(part.dtype).str, tuple(part.shape or ())) for name, part in spec.observation_parts.items())
+        return Layout((), parts, spec.action_size)
+    if not isinstance(space, spaces.Box):
+        raise TypeError(f"observation space {space} is not supported; expected a Box or a Dict.")
+    return Layout(tuple(space.shape), np.dtype(space.dtype).str, spec.action_size)
+
+
+def _checked(name: str, values: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+    """Observations [T+1,...] of one part in its own type. Raises ValueError for a shape, type or value that does not fit."""
+    if values.shape[1:] != space.shape:
+        raise ValueError(f"{name} has shape {values.shape[1:]}; expected {space.shape}.")
+    if space.dtype == np.uint8:
+        if values.dtype != np.uint8:
+            raise ValueError(f"{name} is {values.dtype}; expected uint8 images.")
+        return values
+    if isinstance(space, spaces.Discrete):
+        if values.ndim != 1 or not _are_classes(values, space.start, space.n):
+            raise ValueError(f"{name} is {values.dtype}{values.shape}; expected integers in {space}.")
+        return values.astype(space.dtype)
+    return _finite(name, values.astype(space.dtype))
+
+
+def _are_classes(values: NDArray[Any], start: Any, count: Any) -> bool:
+    return values.dtype.kind in "iu" and bool(((values >= start) & (values < start + count)).all())
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -25,11 +25,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes of one row."""
+    """Shapes of one row. A Dict observation is one record, of shape (), whose fields are its parts: (name, dtype, shape)."""
 
     obs_shape: tuple[int, ...]
-    obs_dtype: str
+    obs_dtype: str | tuple[tuple[str, str, tuple[int, ...]], ...]
     action_size: int
+
+    @property
+    def obs_type(self) -> np.dtype[Any]:
+        """The type of an element of obs [N,...]."""
+        return np.dtype(self.obs_dtype) if isinstance(self.obs_dtype, str) else np.dtype(list(self.obs_dtype), align=True)
 
     @property
     def row_dtype(self) -> np.dtype[Any]:
@@ -76,7 +81,7 @@ class MemoryStorage:
 
     def __init__(self, layout: Layout) -> None:
         self.commits: list[Commit] = []
-        self._obs = np.empty((0, *layout.obs_shape), layout.obs_dtype)
+        self._obs = np.empty((0, *layout.obs_shape), layout.obs_type)
         self._rows = np.empty(0, layout.row_dtype)
 
     @property
@@ -166,13 +171,13 @@ class FolderStorage:
 
     def _row_bytes(self) -> tuple[int, int]:
         layout = self._layout
-        return int(np.prod(layout.obs_shape)) * np.dtype(layout.obs_dtype).itemsize, layout.row_dtype.itemsize
+        return int(np.prod(layout.obs_shape)) * layout.obs_type.itemsize, layout.row_dtype.itemsize
 
     def _mapped(self) -> tuple[NDArray[Any], NDArray[Any]]:
         if self._maps is None:
             stop, layout = _stop(self.commits), self._layout
             self._maps = (
-                _map(self._folder / "obs.bin", np.dtype(layout.obs_dtype), (stop, *layout.obs_shape)),
+                _map(self._folder / "obs.bin", layout.obs_type, (stop, *layout.obs_shape)),
                 _map(self._folder / "rows.bin", layout.row_dtype, (stop,)),
             )
         return self._maps

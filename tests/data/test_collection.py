@@ -32,6 +32,13 @@ class FromTorch:
         return torch.rand(len(observation), 1).numpy(), None
 
 
+class FixedChoice:
+    """Always the second class of each choice."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.array([[1, 6]]), None
+
+
 def rows(replay):
     return {name: replay.column(name) for name in ("obs", "prev_action", "reward", "is_first", "is_last", "is_terminal", "valid")}
 
@@ -189,7 +196,26 @@ def test_senseless_arguments_are_refused(arguments, word):
         collect(toys.Counting(), Constant(), Replay(toys.VECTOR), **{"seed": 0, **arguments})
 
 
-def test_multidiscrete_actions_are_refused():
-    spec = Spec("x", toys.VECTOR.observation_space, spaces.MultiDiscrete([2, 2]), 9)
+def test_unsupported_actions_are_refused():
+    spec = Spec("x", toys.VECTOR.observation_space, spaces.MultiBinary(2), 9)
     with pytest.raises(TypeError, match="action space"):
         Replay(spec)
+
+
+def test_parts_and_choices_are_remembered_as_the_env_saw_them():
+    replay = Replay(toys.CHOICES)
+    collect(toys.CountingParts(), default_collector(toys.CHOICES), replay, steps=8, seed=0)
+    rows = replay.sequence(0, len(replay))[0]
+    assert rows.obs["speed"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2] == rows.obs["camera"][:, 0, 0, 0].tolist()
+    done = replay.spec.to_env_action(rows.prev_action)[~rows.is_first]
+    assert torch.equal(rows.obs["speed"][:, 1:][~rows.is_first], done.float())
+    assert torch.equal(rows.obs["gear"][~rows.is_first], done[:, 1] - 6) and len(set(done[:, 1].tolist())) > 1
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_exploration_draws_every_choice_by_itself(noise):
+    replay = Replay(toys.CHOICES)
+    collect(toys.CountingParts(), FixedChoice(), replay, episodes=20, seed=0, noise=noise)
+    done = replay.spec.to_env_action(torch.tensor(replay.column("prev_action")))[~replay.column("is_first")]
+    pairs = set(map(tuple, done.tolist()))
+    assert pairs == ({(1, 6)} if noise == 0.0 else {(a, b) for a in (0, 1) for b in (5, 6, 7)})

@@ -12,6 +12,8 @@ CLASSES = spaces.Discrete(5, start=2)
 CAR = spaces.Box(-1, 1, (2,), np.float32)
 IMAGES = spaces.Box(0, 255, (64, 64, 3), np.uint8)
 VECTORS = spaces.Box(-9, 9, (4,), np.float32)
+PARTS = spaces.Dict(camera=IMAGES, speed=VECTORS, gear=spaces.Discrete(3))
+CHOICES = spaces.MultiDiscrete([4, 3], start=[1, -2])
 
 EVERY = [
     (StickyRandom, CLASSES, VECTORS),
@@ -20,6 +22,10 @@ EVERY = [
     (RandomNetwork, CLASSES, IMAGES),
     (RandomNetwork, BOX, VECTORS),
     (DrivingRandom, CAR, IMAGES),
+    (StickyRandom, CHOICES, PARTS),
+    (RandomNetwork, CHOICES, PARTS),
+    (RandomNetwork, BOX, PARTS),
+    (DrivingRandom, CAR, PARTS),
 ]
 every = pytest.mark.parametrize("kind,actions,observations", EVERY)
 
@@ -29,10 +35,14 @@ def run(policy, observations, steps=50, rows=3, seed=0):
     observations.seed(seed)
     state, taken = None, []
     for step in range(steps):
-        obs = np.stack([observations.sample() for _ in range(rows)])
+        obs = stack([observations.sample() for _ in range(rows)])
         action, state = policy.predict(obs, state, np.full(rows, step % 25 == 0))
         taken.append(action)
     return np.stack(taken)
+
+
+def stack(rows):
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if isinstance(rows[0], dict) else np.stack(rows)
 
 
 @every
@@ -60,7 +70,7 @@ def test_reseeding_starts_over(kind, actions, observations):
 
 @every
 def test_a_single_observation_gives_a_single_action(kind, actions, observations):
-    batch, _ = kind(actions, seed=1).predict(observations.sample()[None])
+    batch, _ = kind(actions, seed=1).predict(stack([observations.sample()]))
     single, _ = kind(actions, seed=1).predict(observations.sample())
     assert batch.shape[1:] == single.shape == actions.shape and batch.dtype == actions.dtype
 
@@ -130,7 +140,7 @@ def test_continuous_collectors_refuse_classes(kind):
         kind(CLASSES)
 
 
-@pytest.mark.parametrize("actions,observations", [(CLASSES, IMAGES), (BOX, VECTORS)])
+@pytest.mark.parametrize("actions,observations", [(CLASSES, IMAGES), (BOX, VECTORS), (CHOICES, PARTS), (BOX, PARTS)])
 def test_default_collector_fits_any_world(actions, observations):
     taken = run(default_collector(Spec("x", observations, actions, 9), seed=3), observations, rows=8)
     assert all(actions.contains(action) for row in taken for action in row)

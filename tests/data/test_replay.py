@@ -48,6 +48,72 @@ def test_images_and_their_validity_are_kept(folder):
     assert batch.valid[0].tolist() == [True, True, True, True, False]
 
 
+def test_parts_keep_their_types_and_choices_are_one_hots(folder):
+    replay = Replay(toys.CHOICES, folder)
+    toys.add_parts(replay, 4, mark=7)
+    rows = replay.sequence(0, 5)[0]
+    assert {name: (part.dtype, tuple(part.shape)) for name, part in rows.obs.items()} == {
+        "camera": (torch.uint8, (5, 8, 8, 3)), "gear": (torch.int64, (5,)), "speed": (torch.float32, (5, 3))
+    }  # fmt: skip
+    assert rows.obs["gear"].tolist() == [-1, 0, 1, -1, 0] and (rows.obs["camera"] == 7).all()
+    assert rows.prev_action.tolist() == [[0] * 5, [1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]
+
+
+def test_windows_of_parts_are_windows_of_each_part(folder):
+    replay = Replay(toys.CHOICES, folder)
+    for mark in range(3):
+        toys.add_parts(replay, 3, mark=mark)
+    batch = replay.sample(16, 5, np.random.default_rng(0))
+    assert torch.equal(batch.obs["speed"][..., 0], (batch.index // 4).float())
+    assert torch.equal(batch.obs["camera"][:, :, 0, 0, 0], batch.index // 4)
+    assert torch.equal(batch.obs["gear"], batch.index % 4 % 3 - 1)
+
+
+def test_columns_and_rows_of_parts_are_dicts(folder):
+    replay = Replay(toys.CHOICES, folder)
+    toys.add_parts(replay, 5)
+    assert replay.column("obs")["speed"][:, 1].tolist() == [0, 1, 2, 3, 4, 5]
+    rows = replay.obs_rows(np.array([[5, 0], [2, 2]]))
+    assert rows["speed"][..., 1].tolist() == [[5, 0], [2, 2]]
+    rows["speed"][:] = 9
+    assert replay.column("obs")["speed"].max() == 5
+    with pytest.raises(ValueError, match="read-only"):
+        replay.column("obs")["speed"][0] = 0
+
+
+@pytest.mark.parametrize(
+    "change,word",
+    [
+        ({"speed": np.zeros((3, 3))}, r"\[3, 4\] rows"),
+        ({"speed": np.full((4, 3), np.nan)}, "'speed' is NaN"),
+        ({"camera": np.zeros((4, 8, 8, 3))}, "'camera' is float64"),
+        ({"gear": np.full(4, 2)}, "'gear' is int64"),
+        ({"gear": np.zeros(4)}, "'gear' is float64"),
+        ({"sound": np.zeros(4)}, "camera', 'gear', 'speed'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_by_name(change, word):
+    replay = Replay(toys.CHOICES)
+    with pytest.raises(ValueError, match=word):
+        replay.add_episode({**toys.parts(3), **change}, np.full((3, 2), [1, 5]), np.zeros(3), False, True)
+    assert len(replay) == 0
+
+
+@pytest.mark.parametrize("action", [np.full((3, 2), [1, 8]), np.full((3, 2), [2, 5]), np.full((3, 2), 5.0), np.full((3, 1), 5)])
+def test_choices_outside_the_space_are_refused(action):
+    with pytest.raises(ValueError, match="actions"):
+        Replay(toys.CHOICES).add_episode(toys.parts(3), action, np.zeros(3), False, True)
+
+
+def test_windows_begin_where_they_are_asked_to(folder):
+    replay = Replay(toys.VECTOR, folder)
+    toys.add(replay, 9)
+    assert replay.sample_windows(np.array([7, 0]), 3).index.tolist() == [[7, 8, 9], [0, 1, 2]]
+    for outside in ([8], [-1]):
+        with pytest.raises(IndexError, match="3 rows"):
+            replay.sample_windows(np.array(outside), 3)
+
+
 def test_every_window_is_drawn_equally_often_and_every_row_is_reached(folder):
     replay = Replay(toys.VECTOR, folder)
     for mark, steps in enumerate((3, 2, 4)):

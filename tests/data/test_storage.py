@@ -50,6 +50,33 @@ def test_no_file_is_a_pickle(folder):
     assert (folder / "obs.bin").read_bytes() == Replay(toys.VECTOR, folder).column("obs").tobytes()
 
 
+def test_reopening_gives_the_same_parts(tmp_path):
+    memory, folder = Replay(toys.CHOICES), Replay(toys.CHOICES, tmp_path)
+    for mark in range(3):
+        for replay in (memory, folder):
+            toys.add_parts(replay, 2, mark=mark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = Replay(toys.CHOICES, tmp_path)
+    for (name, mine), (_, its) in zip(memory.sequence(0, 9).items(), again.sequence(0, 9).items()):
+        assert mine.equal(its), name
+
+
+def test_a_torn_episode_of_parts_is_dropped(tmp_path):
+    replay = Replay(toys.CHOICES, tmp_path)
+    for mark in range(2):
+        toys.add_parts(replay, 2, mark=mark)
+    spoil(tmp_path / "obs.bin", -8)
+    with pytest.warns(RuntimeWarning, match="1 episodes before are intact"):
+        again = Replay(toys.CHOICES, tmp_path)
+    assert again.column("obs")["speed"][:, 0].tolist() == [0, 0, 0]
+
+
+def test_the_layout_of_a_plain_folder_is_what_it_was(folder):
+    """Folders written before there were Dict observations still open."""
+    assert json.loads((folder / "layout.json").read_text()) == {"format": 1, "obs_shape": [3], "obs_dtype": "<f4", "action_size": 1}
+
+
 @pytest.mark.parametrize("name", ["obs.bin", "rows.bin"])
 def test_rows_without_a_commit_are_dropped_with_a_warning(folder, name):
     with open(folder / name, "ab") as file:
@@ -114,7 +141,7 @@ def test_forgotten_episodes_stay_forgotten(folder):
     assert len(Replay(toys.VECTOR, folder)) == 0
 
 
-@pytest.mark.parametrize("other", [toys.IMAGE, toys.CLASSES])
+@pytest.mark.parametrize("other", [toys.IMAGE, toys.CLASSES, toys.CHOICES])
 def test_a_folder_of_other_shapes_is_refused(folder, other):
     with pytest.raises(ValueError, match="another folder"):
         Replay(other, folder)
