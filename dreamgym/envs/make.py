@@ -11,17 +11,21 @@ from typing import Any
 import gymnasium as gym
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
+from dreamgym.envs.atari import make_atari
+from dreamgym.envs.dm_control import choose_renderer, dm_control_spec
 from dreamgym.envs.preprocess import applied, preprocess
 from dreamgym.envs.take_cover import make_take_cover
 from dreamgym.errors import require
 from dreamgym.structs import Preprocess, Spec
 
-__all__ = ["DEFAULT_PREPROCESS", "make_env", "make_from_spec", "make_spec"]
+__all__ = ["DEFAULT_PREPROCESS", "default_preprocess", "make_env", "make_from_spec", "make_spec"]
 
 _preprocess = preprocess  # make_env's keyword bears the same name
 
 _TAKE_COVER = "VizdoomTakeCover-v1"
+_ATARI, _DM_CONTROL = "ALE/", "dm_control/"
 
 DEFAULT_PREPROCESS: Mapping[str, Preprocess] = MappingProxyType(
     {
@@ -29,39 +33,50 @@ DEFAULT_PREPROCESS: Mapping[str, Preprocess] = MappingProxyType(
         "CarRacing-v3": Preprocess(size=64, masks=((84, 96, 0, 11),), action_repeat=4, merge_pedals=True, success_truncates=True),
         # The 64 rows at the horizon show fireballs twice as high as the whole screen would.
         _TAKE_COVER: Preprocess(size=64, crop=(28, 92, 0, 160), action_repeat=4),
+        # Whole namespaces. Dreamer V1 and V2 repeat 2 in every task of the suite; PlaNet's own numbers are PLANET_ACTION_REPEAT.
+        _DM_CONTROL: Preprocess(action_repeat=2),
+        _ATARI: Preprocess(size=64, grey=True, action_repeat=4),
     }
 )
 
 # Packages that register their ids on import, and gymnasium's own families that need a package: (module, extra).
-_REGISTERED_BY = {"Vizdoom": ("vizdoom.gymnasium_wrapper", "doom"), "ALE/": ("ale_py", "atari"), "dm_control/": ("dm_control", "dmc")}
+_REGISTERED_BY = {"Vizdoom": ("vizdoom.gymnasium_wrapper", "doom"), _ATARI: ("ale_py", "atari")}
 _FAMILY_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "car-racing"), "gymnasium.envs.mujoco": ("mujoco", "dmc")}
 
 
 def make_env(env_id: str, *, preprocess: Preprocess | None = None, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Make any gymnasium env, preprocessed as given or, by default, as DEFAULT_PREPROCESS says for its id.
+    """Make any gymnasium env, preprocessed as given or, by default, as `default_preprocess` says for its id.
 
     Keywords go to gym.make; max_episode_steps counts frames. For TakeCover `frame_skip` is another word for action_repeat.
+    `dm_control/` ids need no registering; see `dm_control_spec` for what they show. `ALE/` ids get `make_atari`'s protocol.
     Raises ValueError for an id that would import a module ("module:id"): ids also come with models from strangers;
     MissingDependencyError, naming the extra, if a package is missing; gymnasium's NameNotFound for an unknown id.
     """
-    _check_id(env_id)
+    registered = _find(env_id)
     if render_mode is not None:
         kwargs["render_mode"] = render_mode  # an env that draws nothing need not know the word
-    frame_skip = kwargs.pop("frame_skip", None) if env_id == _TAKE_COVER else None
+    settings = preprocess if preprocess is not None else default_preprocess(registered.id)
+    if env_id == _TAKE_COVER and "frame_skip" in kwargs:
+        settings = _with_frame_skip(settings, kwargs.pop("frame_skip"), fixed=preprocess is not None)
     if env_id == _TAKE_COVER:
         env: gym.Env[Any, Any] = make_take_cover(env_id, **kwargs)
+    elif env_id.startswith(_ATARI):
+        env = make_atari(env_id, grey=settings.grey, **kwargs)
     else:
-        env = gym.make(env_id, **kwargs)
+        env = gym.make(registered, **kwargs)
     try:
-        settings = preprocess if preprocess is not None else _default_for(env_id, env)
-        if frame_skip is not None:
-            if preprocess is not None and preprocess.action_repeat != frame_skip:
-                raise ValueError(f"frame_skip is {frame_skip} but action_repeat is {preprocess.action_repeat}; pass one of them.")
-            settings = replace(settings, action_repeat=frame_skip)
+        if preprocess is None and isinstance(env.action_space, spaces.Discrete):
+            settings = replace(settings, merge_pedals=False)  # CarRacing(continuous=False) has one pedal at a time anyway
         return _preprocess(env, settings)
     except BaseException:
         env.close()  # ViZDoom would leave its engine running
         raise
+
+
+def default_preprocess(env_id: str) -> Preprocess:
+    """DEFAULT_PREPROCESS of an id, else of the namespace it begins with, else none; a preset may `replace` fields of it."""
+    namespace = env_id[: env_id.find("/") + 1]
+    return DEFAULT_PREPROCESS.get(env_id) or DEFAULT_PREPROCESS.get(namespace) or Preprocess()
 
 
 def make_from_spec(spec: Spec, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -69,8 +84,7 @@ def make_from_spec(spec: Spec, *, render_mode: str | None = None) -> gym.Env[Any
 
     Raises what make_env raises.
     """
-    _check_id(spec.env_id)
-    repeat, registered = spec.preprocess.action_repeat, gym.spec(spec.env_id).max_episode_steps
+    repeat, registered = spec.preprocess.action_repeat, _find(spec.env_id).max_episode_steps
     fits = registered is not None and math.ceil(registered / repeat) == spec.max_episode_steps
     limit = {} if fits else {"max_episode_steps": spec.max_episode_steps * repeat}
     return make_env(spec.env_id, preprocess=spec.preprocess, render_mode=render_mode, **limit)
@@ -106,23 +120,25 @@ def make_spec(env: gym.Env[Any, Any], env_id: str, preprocess: Preprocess | None
     return spec
 
 
-def _default_for(env_id: str, env: gym.Env[Any, Any]) -> Preprocess:
-    found = DEFAULT_PREPROCESS.get(env.spec.id if env.spec is not None else env_id, Preprocess())
-    if isinstance(env.action_space, spaces.Discrete):
-        return replace(found, merge_pedals=False)  # CarRacing(continuous=False) has one pedal at a time anyway
-    return found
+def _with_frame_skip(settings: Preprocess, frame_skip: int, *, fixed: bool) -> Preprocess:
+    if fixed and settings.action_repeat != frame_skip:
+        raise ValueError(f"frame_skip is {frame_skip} but action_repeat is {settings.action_repeat}; pass one of them.")
+    return replace(settings, action_repeat=frame_skip)
 
 
-def _check_id(env_id: str) -> None:
-    """Refuse what would import a module, and name the packages that are missing."""
+def _find(env_id: str) -> EnvSpec:
+    """What an id stands for. Refuses what would import a module, names the packages that are missing, registers what they bring."""
     if ":" in env_id:
         raise ValueError(f"env id {env_id!r} would import a module; import it yourself, then pass {env_id.split(':')[-1]!r}.")
+    if env_id.startswith(_DM_CONTROL):
+        return dm_control_spec(env_id)
     for prefix, (module, extra) in _REGISTERED_BY.items():
         if env_id.startswith(prefix):
-            require(module, extra=extra, purpose=env_id)
-            if prefix == "dm_control/" and env_id not in gym.registry:
-                raise ValueError(f"{env_id} is not registered; `pip install shimmy`, then `gymnasium.register_envs(shimmy)` first.")
-    entry_point = gym.spec(env_id).entry_point
+            gym.register_envs(require(module, extra=extra, purpose=env_id))
+    found = gym.spec(env_id)
     for family, (module, extra) in _FAMILY_NEEDS.items():
-        if isinstance(entry_point, str) and entry_point.startswith(family):
+        if isinstance(found.entry_point, str) and found.entry_point.startswith(family):
+            if module == "mujoco":
+                choose_renderer()
             require(module, extra=extra, purpose=env_id)
+    return found
