@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamgym.models.latents import GaussianStats
-from dreamgym.nn.networks import MLP
+from dreamgym.nn.networks import MLPConfig, build_mlp
 
 __all__ = ["Contrastive", "StateModel", "build_state_model", "info_nce", "score_matrix", "window_rows"]
 
@@ -55,7 +55,7 @@ class StateModel(nn.Module):
 
     def __init__(self, config: Contrastive, *, embed_size: int, feature_size: int) -> None:
         super().__init__()
-        self.network = MLP(embed_size, 2 * feature_size, layers=config.layers, units=config.units)
+        self.network = build_mlp(embed_size, 2 * feature_size, MLPConfig(layers=config.layers, units=config.units))
 
     def forward(self, embed: Tensor) -> GaussianStats:
         """embed [...,E] -> mean and std [...,F], in float32 even under autocast."""

@@ -47,23 +47,23 @@ def open_loop_priors(
     for d in range(1, min(distance, T - 1) + 1):
         rows = T - d
         inside = inside[:, :rows] & ~is_first[:, d:]
-        drawn = overshooting_noise(noise[:, :rows], d).flatten(0, 1)
-        state = core.step(state[:, :rows].flatten(), prev_action[:, d:].flatten(0, 1), drawn)
+        drawn = overshooting_noise(noise, d)
+        state = core.step(state[:, :rows].flatten(), prev_action[:, d:].flatten(0, 1), drawn.flatten(0, 1))
         prior = core.prior_stats(state.deter)
         state, prior = _unflatten(state, rows), _unflatten(prior, rows)
         yield d, prior, inside
 
 
 def overshooting_noise(noise: Tensor, distance: int) -> Tensor:
-    """Fresh uniforms [B,T,L] for the step that ends `distance` rows after each start, made from the noise [B,T,L] of the starts.
+    """Fresh uniforms [B,T-d,L] for the step that ends d = `distance` rows after each start, made from the batch's noise [B,T,L].
 
     The bits of a row's first and last lane are the seed, its place in the batch the episode and the distance the step of the
     counter-based generator, so the objective's signature needs no second noise, and no draw is shared with the posterior's samples.
     """
     B, T, lanes = noise.shape
-    bits = noise.float().contiguous().view(torch.int32).to(torch.int64)
-    seed = (bits[..., 0] << 32).bitwise_xor_(bits[..., -1])
-    place = torch.arange(B * T, device=noise.device).view(B, T)
+    ends = noise[..., [0, -1]].float().view(torch.int32).to(torch.int64)
+    seed = (ends[..., 0] << 32).bitwise_xor_(ends[..., 1])[:, : T - distance]
+    place = torch.arange(B * T, device=noise.device).view(B, T)[:, : T - distance]
     return uniform(seed, place, torch.full_like(seed, distance), lanes)
 
 
