@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamgym.nn.recurrent import RMSNorm, trunc_normal
+
 __all__ = [
     "MLP",
     "Activation",
@@ -105,8 +107,6 @@ def build_activation(name: Activation) -> nn.Module:
 def build_norm(name: Norm, units: int) -> nn.Module:
     """A norm over the last dimension: layer (eps 1e-3, TensorFlow's, as in danijar/dreamerv2), rms (V3), or nothing."""
     if name == "rms":
-        from dreamgym.nn.recurrent import RMSNorm
-
         return RMSNorm(units)
     return nn.LayerNorm(units, eps=1e-3) if name == "layer" else nn.Identity()
 
@@ -123,8 +123,7 @@ def initialise(network: nn.Module, init: Init) -> None:
             nn.init.xavier_uniform_(module.weight)
         else:
             outputs = module.weight.shape[1 if isinstance(module, nn.ConvTranspose2d) else 0]
-            std = 1.1368 * math.sqrt(outputs / module.weight.numel())
-            nn.init.trunc_normal_(module.weight, std=std, a=-2.0 * std, b=2.0 * std)
+            trunc_normal(module.weight, module.weight.numel() // outputs)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
