@@ -8,6 +8,7 @@ is_terminal_t`, and `prev_action_t`, the action that led there. The first row of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -20,6 +21,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 __all__ = [
+    "PART_NAME",
     "Action",
     "DreamDefaults",
     "DreamableModel",
@@ -39,6 +41,7 @@ Action: TypeAlias = "NDArray[Any] | int"
 Observation: TypeAlias = "NDArray[Any] | dict[str, NDArray[Any]]"
 ObsTensors: TypeAlias = "Tensor | dict[str, Tensor]"  # a Dict space's observations are a dict, keyed as the space
 
+PART_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # of a Dict observation's parts: what a model folder may hold
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -157,11 +160,12 @@ def _broadcast(mask: Tensor, like: Tensor) -> Tensor:
 class Preprocess:
     """What happens to a real environment before a model sees it; applied by `dreamgym.envs`, recorded in the Spec.
 
-    crop keeps rows and columns [top, bottom, left, right); masks paint such rectangles black first (a score drawn into
-    the image would leak the return). size resizes to size x size by area averaging. action_repeat applies an action that
-    many times and sums the rewards; skip_render does so without drawing the frames nobody sees, where the env allows it.
-    merge_pedals turns CarRacing's (steer, gas, brake) into (steer, accelerate). success_truncates turns an end that the env
-    reports as success (CarRacing's finished lap) into a truncation, because a model that learned it as death would avoid it.
+    What is said of images holds for every image of a Dict observation. crop keeps rows and columns [top, bottom, left, right);
+    masks paint such rectangles black first (a score drawn into the image would leak the return). size resizes to size x size by
+    area averaging. action_repeat applies an action that many times and sums the rewards; skip_render does so without drawing the
+    frames nobody sees, where the env allows it. merge_pedals turns CarRacing's (steer, gas, brake) into (steer, accelerate).
+    success_truncates turns an end that the env reports as success (CarRacing's finished lap) into a truncation, because a model
+    that learned it as death would avoid it.
     """
 
     size: int | None = None
@@ -181,6 +185,11 @@ class Preprocess:
             raise ValueError(f"size is {self.size}; expected None or 8 to 1024 pixels.")
         if self.reward_clip is not None and not self.reward_clip > 0:
             raise ValueError(f"reward_clip is {self.reward_clip}; expected None or a positive bound.")
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it asks for something that only images have."""
+        return self.size is not None or self.crop is not None or bool(self.masks) or self.grey
 
 
 @dataclass(frozen=True)
@@ -213,13 +222,13 @@ class Spec:
     def observation_parts(self) -> dict[str, spaces.Box | spaces.Discrete]:
         """The observation's parts by name, sorted, as a Dict observation's tensors are keyed; a Box is the one part "obs".
 
-        Each is a uint8 image [Y,X,C], a float vector [D], or (in a Dict only) Discrete. Raises TypeError for other spaces.
+        Each is a uint8 image [Y,X,C], a float vector [D], or (in a Dict only) Discrete. Raises TypeError for other spaces, ValueError
+        for names that could not be stored (see PART_NAME).
         """
         space = self.observation_space
         if isinstance(space, spaces.Dict):
-            named = {name: space[name] for name in sorted(space)}
-            if named and all(_is_part(part) or isinstance(part, spaces.Discrete) for part in named.values()):
-                return named  # type: ignore[return-value]
+            if list(space) and all(_is_part(part) or isinstance(part, spaces.Discrete) for part in space.values()):
+                return {name: space[name] for name in sorted(space, key=_checked_name)}  # type: ignore[misc]
         elif _is_part(space):
             return {"obs": space}  # type: ignore[dict-item]
         raise TypeError(
@@ -302,6 +311,15 @@ class Spec:
             cached = (space, low, high)
             _BOUNDS[(id(space), device)] = cached
         return cached[1], cached[2]
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not PART_NAME.fullmatch(name):
+        raise ValueError(
+            f"a part of the observation is named {name!r}; expected 1 to 64 letters, digits, '_', '.' or '-'. Rename it in a "
+            "gymnasium.wrappers.TransformObservation around the env."
+        )
+    return name
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:

@@ -82,6 +82,12 @@ def test_unsupported_observations_are_refused_with_the_next_move(space):
         _ = spec(space).observation_parts
 
 
+@pytest.mark.parametrize("name", ["", "camera/left", "x" * 65, "naïve", 3])
+def test_names_that_no_file_may_hold_are_refused(name):
+    with pytest.raises(ValueError, match="1 to 64 letters"):
+        _ = spec(spaces.Dict({name: VECTOR})).observation_parts
+
+
 def test_structs_act_on_every_tensor_of_a_dict():
     rows = batch({"a": torch.arange(6).reshape(2, 3), "b": torch.zeros(2, 3, 4)})
     assert rows[:, 1].obs["a"].tolist() == [1, 4]

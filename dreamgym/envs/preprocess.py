@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -24,11 +24,12 @@ _FINITE = np.float32(1e6)
 
 
 def preprocess(env: gym.Env[Any, Any], settings: Preprocess) -> gym.Env[Any, Any]:
-    """Wrap a gymnasium env so that it looks as `settings` say; vectors become float32, images [Y,X,C] uint8.
+    """Wrap a gymnasium env so that it looks as `settings` say; vectors become float32, images [Y,X,C] uint8, single numbers vectors [1].
 
+    In a Dict observation that happens to each part; Discrete parts stay what they are.
     The env's own TimeLimit stays inside and counts frames, so an episode has ceil(limit / action_repeat) agent steps.
     An env that is already preprocessed in the same way is returned as it is. Raises ValueError if it is preprocessed
-    otherwise or does not fit the settings, TypeError if its observations are not a Box of one, two or three dimensions.
+    otherwise or does not fit the settings, TypeError if its observations are not numbers, vectors, images or a flat Dict of those.
     """
     done = applied(env)
     if done == settings:
@@ -72,6 +73,7 @@ class PreprocessedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         obs, info = self.env.reset(seed=seed, options=options)
+        self._view.begin()
         return self._view(obs), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -88,6 +90,18 @@ class PreprocessedEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._view(obs), reward, terminated, truncated, info
 
 
+class _View(Protocol):
+    """How observations look; `begin` comes before an episode's first."""
+
+    space: spaces.Space[Any]
+
+    def begin(self) -> None:
+        """Forget."""
+
+    def __call__(self, obs: Any, /) -> Any:
+        """How it looks."""
+
+
 class _ImageView:
     """Mask, crop, grey and resize uint8 images [Y,X,C] or [Y,X] -> [Y,X,C]."""
 
@@ -101,13 +115,20 @@ class _ImageView:
             raise ValueError(f"grey needs images with 3 channels or 1; this env's are {space.shape}.")
         if settings.size is not None or settings.grey:
             self._cv2()
-        self.space = spaces.Box(0, 255, self(np.zeros(space.shape, np.uint8)).shape, np.uint8)
+        shape = self._single(np.zeros(space.shape, np.uint8)).shape
+        self.space: spaces.Space[Any] = spaces.Box(0, 255, shape, np.uint8)
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
 
     @staticmethod
     def _cv2() -> Any:
         return require("cv2", extra="car-racing", purpose="Resizing and greying images")
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._single(image)
+
+    def _single(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         settings = self.settings
         if settings.masks:
             image = image.copy()
@@ -126,30 +147,69 @@ class _ImageView:
 
 
 class _VectorView:
-    """Vectors of any number type -> float32, the precision models compute in, with finite bounds.
+    """Vectors and single numbers of any type -> float32 vectors, the precision models compute in, with finite bounds.
 
     A dream predicts finite numbers, and gymnasium's checker warns of infinite spaces, so infinity becomes a million.
     """
 
     def __init__(self, space: spaces.Box) -> None:
-        low, high = (np.clip(bound, -_FINITE, _FINITE).astype(np.float32) for bound in (space.low, space.high))
-        self.space = spaces.Box(low, high, dtype=np.float32)
+        low, high = (np.clip(np.atleast_1d(bound), -_FINITE, _FINITE).astype(np.float32) for bound in (space.low, space.high))
+        self.space: spaces.Space[Any] = spaces.Box(low, high, dtype=np.float32)
 
-    def __call__(self, vector: NDArray[Any]) -> NDArray[np.float32]:
-        return np.clip(np.asarray(vector, np.float32), -_FINITE, _FINITE, dtype=np.float32)
+    def begin(self) -> None:
+        """Nothing is remembered."""
+
+    def __call__(self, vector: Any) -> NDArray[np.float32]:
+        return np.clip(np.atleast_1d(np.asarray(vector, np.float32)), -_FINITE, _FINITE, dtype=np.float32)
 
 
-def _choose_view(space: spaces.Space[Any], settings: Preprocess) -> _ImageView | _VectorView:
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return _ImageView(space, settings)
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise TypeError(
-            f"observation space {space} is not supported; expected a vector or a uint8 image [Y,X,C]. "
-            "Wrap the env first, for example in gymnasium.wrappers.FlattenObservation or FilterObservation."
-        )
-    if settings.size is not None or settings.crop is not None or settings.masks or settings.grey:
+class _ClassView:
+    """Discrete as int64."""
+
+    def __init__(self, space: spaces.Discrete) -> None:
+        self.space: spaces.Space[Any] = spaces.Discrete(int(space.n), start=int(space.start))
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
+
+    def __call__(self, value: Any) -> np.int64:
+        return np.int64(value)
+
+
+class _DictView:
+    """Each part in its own view."""
+
+    def __init__(self, views: dict[str, _View]) -> None:
+        self.views = dict(sorted(views.items()))
+        self.space: spaces.Space[Any] = spaces.Dict({name: view.space for name, view in self.views.items()})
+
+    def begin(self) -> None:
+        for view in self.views.values():
+            view.begin()
+
+    def __call__(self, obs: Any) -> dict[str, Any]:
+        return {name: view(obs[name]) for name, view in self.views.items()}
+
+
+def _choose_view(space: spaces.Space[Any], settings: Preprocess) -> _View:
+    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
+    views = {name: _view_of_part(part, space, settings) for name, part in parts.items()}
+    if settings.reads_images and not any(isinstance(view, _ImageView) for view in views.values()):
         raise ValueError(f"size, crop, masks and grey are for images, but this env's observations are vectors: {space}.")
-    return _VectorView(space)
+    return _DictView(views) if isinstance(space, spaces.Dict) else views[""]
+
+
+def _view_of_part(part: spaces.Space[Any], whole: spaces.Space[Any], settings: Preprocess) -> _View:
+    if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) in (2, 3):
+        return _ImageView(part, settings)
+    if isinstance(part, spaces.Box) and len(part.shape) < 2:
+        return _VectorView(part)
+    if isinstance(part, spaces.Discrete) and part is not whole:
+        return _ClassView(part)
+    raise TypeError(
+        f"observation space {whole} is not supported; expected a vector, a uint8 image [Y,X,C], or a flat Dict of those and Discrete. "
+        "Wrap the env first, for example in gymnasium.wrappers.FlattenObservation or FilterObservation."
+    )
 
 
 def _check_inside(name: str, box: tuple[int, int, int, int], shape: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ from gymnasium.error import InvalidAction
 from gymnasium.wrappers import RecordVideo, TimeLimit
 
 from dreamgym.envs import applied, preprocess
-from dreamgym.structs import Preprocess
+from dreamgym.structs import Preprocess, Spec
 
 
 class Pictures(gym.Env):
@@ -123,11 +123,64 @@ def test_float64_vectors_become_float32():
     assert obs.dtype == np.float32 and env.observation_space.contains(obs)
 
 
-def test_dict_observations_are_refused_with_advice():
+class Parts(Pictures):
+    """Two cameras, a wide integer vector, a single number and a class."""
+
+    def __init__(self):
+        super().__init__()
+        camera = self.observation_space
+        self.observation_space = spaces.Dict(
+            front=camera,
+            back=spaces.Box(0, 255, (20, 30), np.uint8),
+            lidar=spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            clock=spaces.Box(0, 9, (), np.float64),
+            gear=spaces.Discrete(3, start=-1, dtype=np.int32),
+        )
+
+    def _obs(self):
+        front = np.full((20, 30, 3), 10 * self.t, np.uint8)
+        return {"front": front, "back": front[..., 0], "lidar": np.array([0.1, np.inf]), "clock": np.float64(self.t), "gear": -1}
+
+
+def test_every_part_of_a_dict_looks_as_it_would_alone():
+    env = preprocess(Parts(), Preprocess(size=10, grey=True))
+    env.reset()
+    obs, *_ = env.step(0)
+    assert env.observation_space.contains(obs) and list(obs) == ["back", "clock", "front", "gear", "lidar"]
+    assert obs["front"].shape == obs["back"].shape == (10, 10, 1) and (obs["back"] == 10).all()
+    assert obs["clock"].tolist() == [1.0] and obs["clock"].dtype == np.float32
+    assert obs["lidar"].tolist() == [np.float32(0.1), 1e6]
+    assert obs["gear"] == -1 and env.observation_space["gear"] == spaces.Discrete(3, start=-1)
+
+
+def test_a_model_knows_what_to_do_with_every_preprocessed_part():
+    spec = Spec("x", preprocess(Parts(), Preprocess()).observation_space, spaces.Discrete(2), 9)
+    assert list(spec.observation_parts) == ["back", "clock", "front", "gear", "lidar"] and spec.image_names == ("back", "front")
+
+
+def test_a_single_number_becomes_a_vector():
+    env = Vectors()
+    env.observation_space = spaces.Box(-np.inf, 5, (), np.float64)
+    env._obs = lambda: 2.5
+    env = preprocess(env, Preprocess())
+    assert env.reset()[0].tolist() == [2.5] and env.observation_space == spaces.Box(-1e6, 5, (1,), np.float32)
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2))), spaces.Dict(a=spaces.MultiDiscrete([2])), spaces.Discrete(3)]
+)
+def test_other_observations_are_refused_with_advice(space):
     env = Pictures()
-    env.observation_space = spaces.Dict(a=env.observation_space)
+    env.observation_space = space
     with pytest.raises(TypeError, match="FlattenObservation"):
         preprocess(env, Preprocess())
+
+
+def test_a_dict_without_images_refuses_settings_of_images():
+    env = Pictures()
+    env.observation_space = spaces.Dict(a=spaces.Box(0, 1, (2,)))
+    with pytest.raises(ValueError, match="are for images"):
+        preprocess(env, Preprocess(size=16))
 
 
 @pytest.mark.parametrize(
