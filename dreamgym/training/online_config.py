@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dreamgym.agents.actor_critic import ActorCriticConfig
+from dreamgym.agents.planning import CEMConfig, MPPIConfig
 from dreamgym.models.world_model import WorldModelConfig
-
-if TYPE_CHECKING:
-    from dreamgym.agents.planning import CEMConfig, MPPIConfig
 
 __all__ = ["OnlinePreset", "OnlineTraining", "OptimiserConfig"]
 

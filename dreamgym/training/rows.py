@@ -36,7 +36,7 @@ class WindowSampler:
         fresh = self._fresh() if self.settings.online_queue else []
         count = self.settings.batch - len(fresh)
         drawn = self._by_episode(count, rng) if self.settings.sampling == "episodes" else self._anywhere(count, rng)
-        return self._gather(np.concatenate([np.asarray(fresh, np.int64), drawn]))
+        return self.replay.sample_windows(np.concatenate([np.asarray(fresh, np.int64), drawn]), self.settings.window)
 
     @property
     def _oldest(self) -> int:
@@ -70,14 +70,6 @@ class WindowSampler:
         if len(self._episodes) == 0 or self._episodes[-1, 1] != len(self.replay):
             self._episodes = np.asarray(self.replay.episodes, np.int64)
         return self._episodes
-
-    def _gather(self, first: NDArray[np.int64]) -> SequenceBatch:
-        index = first[:, None] + np.arange(self.settings.window)
-        names = ("prev_action", "reward", "is_first", "is_last", "is_terminal", "valid")
-        columns = {name: torch.from_numpy(np.ascontiguousarray(self.replay.column(name)[index])) for name in names}
-        obs: Any = self.replay.obs_rows(index)
-        stored = {key: torch.from_numpy(value) for key, value in obs.items()} if isinstance(obs, dict) else torch.from_numpy(obs)
-        return SequenceBatch(obs=stored, index=torch.from_numpy(index), **columns)
 
 
 class LatentRows:

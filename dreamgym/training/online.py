@@ -1,0 +1,370 @@
+"""The online loop of PlaNet and Dreamer: act, remember, learn, in turn; judged awake now and then, and resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.agents.belief import BeliefPolicy
+from dreamgym.agents.planning import CEM, MPPI, CEMConfig
+from dreamgym.data import collection
+from dreamgym.data.replay import Replay
+from dreamgym.errors import NonFiniteLossError
+from dreamgym.hub import bundle
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Spec
+from dreamgym.training.learners import Randomness, calibrate, draw_start_bank
+from dreamgym.training.logger import MetricsLog
+from dreamgym.training.online_acting import Explorer, UniformRandom, copy_episode, play
+from dreamgym.training.online_config import OnlinePreset
+from dreamgym.training.online_learner import OnlineLearner
+from dreamgym.training.online_view import log_open_loop
+from dreamgym.training.rows import LatentRows, WindowSampler
+from dreamgym.training.trainer import TRAINING_SEEDS, VALIDATION_SEEDS
+
+__all__ = ["OnlineTrainer"]
+
+_LOG_EVERY = 50  # updates
+_LOOK_EVERY = 5  # evaluations between two looks at open-loop predictions
+
+
+@dataclass
+class Counters:
+    """How far a run is. It is saved between episodes only, so that whatever came after is repeated from an episode's start."""
+
+    agent_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    evaluations: int = 0
+    evaluated_at: int = 0  # agent steps
+    saved_at: int = 0  # agent steps; offline: updates
+    pretrained: bool = False
+
+
+class OnlineTrainer:
+    """Owns everything an online run changes. Episode k, update u and evaluation e draw from streams of (seed, k), (seed, u), (seed, e).
+
+    One env is stepped; updates that are due within an episode are done at their step, on complete episodes only. That costs DreamerV3's
+    freshness within the running episode and makes every episode's start a point to resume from.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        preset: OnlinePreset,
+        *,
+        seed: int,
+        device: str,
+        folder: Path,
+        progress: bool,
+        env: gym.Env[Any, Any] | None,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.spec, self.preset, self.settings = spec, preset, preset.training
+        self.seed, self.folder, self.env, self.env_kwargs = seed, folder, env, env_kwargs or {}
+        self.log = MetricsLog(folder, progress=progress)
+        self.replay = Replay(spec, folder / "replay" / "train")
+        self.held_out = Replay(spec, folder / "replay" / "held_out")
+        with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed, the caller's generator on nothing here
+            torch.manual_seed(seed)
+            self.model = WorldModel(spec, preset.model).to(device)
+            self.agent = _build_agent(self.model, preset, seed)
+        self.randomness = Randomness(seed)
+        self.learner = OnlineLearner(self.model, self.agent, preset, self.randomness)
+        self.sampler = WindowSampler(self.replay, self.settings)
+        self.latents = LatentRows(self.model.initial(1)) if self.settings.carry == "stored" else None
+        self.counters = Counters()
+        self.best: dict[str, Any] | None = None  # the evaluation that went best, with its weights
+        self._watch: Tensor = torch.zeros((), device=self.model.device)
+        self._rates = _Rates()
+
+    # ---- the run ------------------------------------------------------------------------------------------------------
+
+    @property
+    def budget(self) -> int:
+        """Agent steps of the whole run."""
+        return max(1, self.settings.env_steps // self.spec.preprocess.action_repeat)
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of the real env so far, its repeats included, evaluation's not."""
+        return self.counters.agent_steps * self.spec.preprocess.action_repeat
+
+    def use_dataset(self, dataset: Replay) -> None:
+        """Learn offline from a filled replay; its last tenth of episodes is held out. Copies nothing if already copied."""
+        episodes = dataset.episodes
+        if len(episodes) < 2:
+            raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
+        if len(self.replay) or len(self.held_out):
+            return
+        split = len(episodes) - max(1, len(episodes) // 10)
+        for number, (start, stop) in enumerate(episodes):
+            copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
+            if self.latents is not None and number < split:
+                self.latents.extend(stop - start)
+
+    def run(self) -> dict[str, Any]:
+        """Do what is left of the run; returns the final metrics."""
+        self.log.say(f"[{self.spec.env_id} / {self.preset.name} / {self.preset.size} / seed {self.seed}] {self.budget} agent steps")
+        if self.env is None:
+            self._learn_offline()
+        else:
+            self._live()
+        self.export()
+        return {
+            "env_steps": self.env_steps if self.env is not None else 0,
+            "agent_steps": self.counters.agent_steps if self.env is not None else 0,
+            "updates": self.counters.updates,
+            "episodes": self.counters.episodes,
+            "validation": None if self.best is None else {name: self.best[name] for name in ("env_steps", "mean", "returns")},
+            "uncertainty": [float(self.model.uncertainty_median), float(self.model.uncertainty_scale)],
+        }
+
+    def _live(self) -> None:
+        counters = self.counters
+        with tqdm(total=self.budget, initial=counters.agent_steps, desc="online", unit="step", disable=not self.log.progress) as bar:
+            while counters.agent_steps < self.budget:
+                random = counters.agent_steps < min(self.settings.prefill, self.budget)
+                if not random:
+                    self._learn_before_episode()
+                self._episode(random=random)
+                bar.update(counters.agent_steps - bar.n)
+                last = counters.agent_steps >= self.budget
+                if not random or last:
+                    self._maybe_evaluate(last)
+                if last or counters.agent_steps - counters.saved_at >= self.settings.checkpoint_every:
+                    self.checkpoint()
+
+    def _learn_before_episode(self) -> None:
+        if not self.counters.pretrained and self.sampler.ready:
+            self._learn(self.settings.pretrain)
+            self.counters.pretrained = True
+        if self.settings.train_every == 0:
+            self._learn(self.settings.updates)
+
+    def _learn_offline(self) -> None:
+        """As many updates as the same number of env steps would have brought."""
+        settings, counters = self.settings, self.counters
+        turns = self.budget // (settings.train_every or self.spec.max_episode_steps)
+        total = settings.pretrain + turns * settings.updates
+        while counters.updates < total:
+            self._learn(min(settings.checkpoint_every, total - counters.updates))
+            log_open_loop(self.log, self.model, self._unseen, counters.updates)
+            self.checkpoint()
+
+    # ---- real experience ----------------------------------------------------------------------------------------------
+
+    def _episode(self, *, random: bool) -> None:
+        """Live through episode number `counters.episodes`, learn where that is due, and remember it."""
+        assert self.env is not None
+        counters, settings = self.counters, self.settings
+        held_out = (counters.episodes + 1) % settings.held_out_every == 0
+        policy = UniformRandom(self.spec.action_space) if random else self._explorer()
+        began, trained = time.monotonic(), self._rates.learning
+        before = counters.agent_steps
+        stats = collection.collect(
+            self.env,
+            policy,
+            self.held_out if held_out else self.replay,
+            episodes=1,
+            steps=None if random else self.budget - before,
+            seed=TRAINING_SEEDS + 1_000_000 * self.seed + counters.episodes,
+        )
+        counters.agent_steps = before + stats.steps
+        counters.episodes += 1
+        if not held_out:
+            self._remember(policy.beliefs if isinstance(policy, Explorer) else [])
+        self._rates.acting += time.monotonic() - began - (self._rates.learning - trained)
+        values = {"return": stats.returns[0], "length": stats.lengths[0], "env_steps": self.env_steps, "updates": counters.updates}
+        self.log.write("prefill" if random else "explore", counters.episodes, values)
+
+    def _explorer(self) -> Explorer:
+        settings = self.settings
+        policy = BeliefPolicy(
+            self.agent, self.model, explore_noise=settings.explore_noise, posterior="sample" if settings.belief_sample else "mean"
+        )
+        return Explorer(policy, self._before_step, remember=self.latents is not None)
+
+    def _before_step(self) -> None:
+        every = self.settings.train_every
+        if every and self.counters.agent_steps % every == 0:
+            self._learn(self.settings.updates)
+        self.counters.agent_steps += 1
+
+    def _remember(self, beliefs: list[Any]) -> None:
+        """What the model and the latents must know of the episode that was just stored for training."""
+        start, stop = self.replay.episodes[-1]
+        reward = self.replay.column("reward")[start:stop]
+        low, high = self.model.reward_range.tolist()
+        self.model.reward_range.copy_(torch.tensor([min(low, float(reward.min())), max(high, float(reward.max()))]))
+        if self.latents is not None:
+            self.latents.extend(stop - start, beliefs)
+
+    @property
+    def _unseen(self) -> Replay:
+        """Rows that were never trained on, or the training rows until there are any."""
+        return self.held_out if self.held_out.episodes else self.replay
+
+    # ---- learning -----------------------------------------------------------------------------------------------------
+
+    def _learn(self, updates: int) -> None:
+        """Do updates, unless there is not even one window yet."""
+        if not self.sampler.ready:
+            return
+        began = time.monotonic()
+        for _ in range(updates):
+            number = self.counters.updates
+            batch = self.sampler.draw(self.randomness.numpy("online rows", number)).to(self.model.device)
+            carry = None
+            if self.latents is not None:
+                carry = self.latents.read(batch.index[:, 0], self.model.device)
+                batch = batch[:, 1:]
+            metrics, states = self.learner.update(batch, carry, number)
+            if self.latents is not None:
+                self.latents.write(batch.index, states)
+            self.counters.updates += 1
+            self._account(metrics)
+        self._rates.learning += time.monotonic() - began
+
+    def _account(self, metrics: dict[str, Tensor]) -> None:
+        """Stop at NaN; log where due. Sums keep what is not finite, so a GPU need not be asked after every update."""
+        number = self.counters.updates
+        self._watch = self._watch + torch.stack([metric.float() for metric in metrics.values()]).sum()
+        due = number % _LOG_EVERY == 0
+        if (due or self._watch.device.type == "cpu") and not math.isfinite(float(self._watch)):
+            bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+            raise NonFiniteLossError(
+                f"online: {', '.join(bad) or 'the sum'} became NaN or infinite by update {number}; the last good checkpoint is "
+                f"{self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
+            )
+        if due:
+            self.log.write("learn", number, {name: float(value) for name, value in metrics.items()} | {"env_steps": self.env_steps})
+            self._watch = torch.zeros_like(self._watch)
+
+    # ---- judging ------------------------------------------------------------------------------------------------------
+
+    def _maybe_evaluate(self, last: bool) -> None:
+        """Episodes awake without exploration whenever evaluate_every env steps have passed, and at the end."""
+        every, counters = self.settings.evaluate_every, self.counters
+        repeat = self.spec.preprocess.action_repeat
+        if every == 0 or (not last and self.env_steps // every == counters.evaluated_at * repeat // every):
+            return
+        assert self.env is not None
+        self.model.eval()
+        policy = BeliefPolicy(self.agent, self.model)  # posterior means, as those who load the agent will act
+        seed = VALIDATION_SEEDS + 10_000 * self.seed + 50 * counters.evaluations
+        stats = play(self.env, policy, self.spec, episodes=self.settings.evaluate_episodes, seed=seed)
+        counters.evaluations += 1
+        counters.evaluated_at = counters.agent_steps
+        returns = [float(value) for value in stats.returns]
+        mean = float(np.mean(returns))
+        values = {"return_mean": mean, "return_std": float(np.std(returns)), "env_steps": self.env_steps, "updates": counters.updates}
+        self.log.write("evaluation", self.env_steps, values | self._rates.since_last(self.env_steps, counters.updates))
+        self.log.say(f"  {self.env_steps} env steps: return {mean:.1f} ± {np.std(returns):.1f} over {len(returns)} episodes")
+        if self.best is None or not self.settings.keep_best or mean >= self.best["mean"]:
+            weights = self._weights() if self.settings.keep_best else None
+            self.best = {"env_steps": self.env_steps, "mean": mean, "returns": returns, "weights": weights}
+        if last or counters.evaluations % _LOOK_EVERY == 0:
+            log_open_loop(self.log, self.model, self._unseen, self.env_steps)
+
+    def _weights(self) -> dict[str, dict[str, Tensor]]:
+        return {
+            name: {key: value.clone() for key, value in module.state_dict().items()}
+            for name, module in (("model", self.model), ("agent", self.agent))
+            if isinstance(module, torch.nn.Module)
+        }
+
+    # ---- the end ------------------------------------------------------------------------------------------------------
+
+    def export(self) -> None:
+        """Write model/ and agent/: the weights that were judged best where the preset keeps them, else those of now."""
+        if self.counters.updates == 0:
+            return  # nothing learned yet: there is no model to leave
+        if self.best is not None and self.best["weights"] is not None:
+            for name, weights in self.best["weights"].items():
+                getattr(self, name).load_state_dict(weights)
+        self.model.eval()
+        calibrate(self.model, self.held_out, self.replay, most=64)
+        self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
+        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "size": self.preset.size, "seed": self.seed}
+        bundle.save(self.model, self.folder / "model", source=source)
+        self.agent.save(self.folder / "agent")
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def checkpoint(self) -> None:
+        """Write everything a resumed run needs, atomically."""
+        counters = self.counters
+        counters.saved_at = counters.updates if self.env is None else counters.agent_steps
+        content = {
+            "counters": asdict(counters),
+            "stored": [len(self.replay.episodes), len(self.held_out.episodes)],
+            "fresh_from": self.sampler.fresh_from,
+            "log_lines": len(self.log),
+            "weights": self._weights(),
+            "optimisers": self.learner.state_dict(),
+            "latents": None if self.latents is None else self.latents.state_dict(),
+            "best": self.best,
+        }
+        temporary = self._checkpoint_path.with_suffix(".tmp")
+        torch.save(content, temporary)
+        temporary.replace(self._checkpoint_path)
+
+    def resume(self) -> None:
+        """Continue from checkpoint.pt: what was lived, learned or logged after it is dropped and will be redone identically."""
+        content = torch.load(self._checkpoint_path, map_location=self.model.device, weights_only=True)
+        self.counters = Counters(**content["counters"])
+        self.replay.keep(content["stored"][0])
+        self.held_out.keep(content["stored"][1])
+        self.sampler.fresh_from = content["fresh_from"]
+        self.log.rewind(content["log_lines"])
+        for name, weights in content["weights"].items():
+            getattr(self, name).load_state_dict(weights)
+        self.learner.load_state_dict(content["optimisers"])
+        if self.latents is not None:
+            self.latents.load_state_dict(content["latents"])
+        self.best = content["best"]
+        self._rates = _Rates(env_steps=self.env_steps, updates=self.counters.updates)
+
+    def close(self) -> None:
+        """Flush the log."""
+        self.log.close()
+
+
+@dataclass
+class _Rates:
+    """Wall-clock speed since the last evaluation."""
+
+    acting: float = 0.0  # seconds
+    learning: float = 0.0
+    env_steps: int = 0
+    updates: int = 0
+
+    def since_last(self, env_steps: int, updates: int) -> dict[str, float]:
+        """Env steps per second of the whole loop, updates per second of learning; starts over."""
+        rates = {
+            "env_steps_per_second": (env_steps - self.env_steps) / max(self.acting + self.learning, 1e-9),
+            "updates_per_second": (updates - self.updates) / max(self.learning, 1e-9),
+        }
+        self.acting, self.learning, self.env_steps, self.updates = 0.0, 0.0, env_steps, updates
+        return rates
+
+
+def _build_agent(model: WorldModel, preset: OnlinePreset, seed: int) -> Any:
+    if isinstance(preset.agent, ActorCriticConfig):
+        return ActorCritic(model.spec, model.core.feature_size, preset.agent, seed=seed).to(model.device)
+    return CEM(model, preset.agent) if isinstance(preset.agent, CEMConfig) else MPPI(model, preset.agent)

@@ -1,0 +1,83 @@
+"""Who acts in an online run's real env: nobody in particular at first, then the agent, between whose steps the updates are done."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dreamgym.agents.belief import BeliefPolicy
+from dreamgym.data import collection
+from dreamgym.data.replay import Replay
+from dreamgym.structs import Policy, SequenceBatch, Spec
+
+__all__ = ["Explorer", "UniformRandom", "copy_episode", "play"]
+
+
+class UniformRandom:
+    """Uniform actions, as PlaNet and Dreamer fill their first replay; it looks at nothing, so any observation will do."""
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        self._space = copy.deepcopy(action_space)  # seeding the env's own would change what others draw from it
+
+    def reseed(self, seed: int) -> None:
+        """Start over with other random numbers."""
+        self._space.seed(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: NDArray[np.bool_] | None = None, deterministic: bool = False
+    ) -> tuple[NDArray[Any], Any]:
+        """One action, in a batch of one."""
+        return np.asarray(self._space.sample())[None], state
+
+
+class Explorer:
+    """The agent in one episode. `before_step` runs ahead of every action: updates that are due, counters."""
+
+    def __init__(self, policy: BeliefPolicy, before_step: Callable[[], None], *, remember: bool) -> None:
+        self.policy, self._before_step, self._remember = policy, before_step, remember
+        self.beliefs: list[Any] = []
+
+    def reseed(self, seed: int) -> None:
+        """Forget the last episode's beliefs and restart all noise."""
+        self.beliefs = []
+        self.policy.reseed(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: NDArray[np.bool_] | None = None, deterministic: bool = False
+    ) -> tuple[NDArray[Any], Any]:
+        """As BeliefPolicy's; keeps the belief [1] that it acted on."""
+        self._before_step()
+        action, state = self.policy.predict(observation, state, episode_start, deterministic)
+        if self._remember:
+            self.beliefs.append(self.policy._belief)
+        return action, state
+
+
+class _Nowhere:
+    """Takes episodes and keeps none: what is only played to be judged must not be learned from."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def add_episode(self, *args: Any, **kwargs: Any) -> None:
+        """Keep nothing."""
+
+
+def play(env: gym.Env[Any, Any], policy: Policy, spec: Spec, *, episodes: int, seed: int) -> collection.CollectStats:
+    """Whole deterministic episodes that are not stored; returns in the env's own units, before any clipping of rewards."""
+    return collection.collect(env, policy, _Nowhere(spec), episodes=episodes, seed=seed, deterministic=True)
+
+
+def copy_episode(rows: SequenceBatch, target: Replay) -> None:
+    """Add the rows [1,T] of one whole episode to another replay of the same spec."""
+    row = rows[0]
+    obs: Any = {key: part.numpy() for key, part in row.obs.items()} if isinstance(row.obs, dict) else row.obs.numpy()
+    actions = target.spec.to_env_action(row.prev_action[1:]).numpy()
+    terminated = bool(row.is_terminal[-1])
+    target.add_episode(obs, actions, row.reward[1:].numpy(), terminated, not terminated, row.valid.numpy())
