@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreamgym.models.contrastive import Contrastive, info_nce
+from dreamgym.models.dreamer_heads import members_error
 from dreamgym.models.ensemble import bootstrap_weights
 from dreamgym.models.imagination import observe_sequence
 from dreamgym.models.kl import KLConfig, balanced_kl, split_kl
@@ -69,7 +70,7 @@ class LatentObjective:
         core, heads = model.core, model.heads
         embed = batch.embed if batch.embed is not None else model.embed(batch.obs)
         states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise, start)
-        prior = core.prior_stats(states.deter)
+        prior = core.prior_stats(states.deter, core.prior_member(noise))
         features = core.features(states)
         valid = batch.valid.float()
         code_error = ((heads.code(states, features) - embed) ** 2).sum(-1) * valid
@@ -83,17 +84,9 @@ class LatentObjective:
             * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),
             "reward": self.reward_scale * reward_error.mean(),
             "continue": self.continue_scale * functional.binary_cross_entropy_with_logits(logit, (~batch.is_terminal).float()),
-            "members": self._members(heads, states.deter, embed, batch),
+            "members": members_error(heads.members, states.deter, embed, batch),
         }
         return Losses(torch.stack(list(parts.values())).sum(), parts, states)
-
-    def _members(self, heads: Any, deter: Tensor, embed: Tensor, batch: SequenceBatch) -> Tensor:
-        """Bootstrapped squared error of the one-step heads; a window's first row has no memory to predict from."""
-        predicted = heads.members(deter[:, 1:].detach().flatten(0, 1)).float()
-        error = ((predicted - embed[:, 1:].flatten(0, 1)) ** 2).sum(-1)
-        weight = bootstrap_weights(batch.index[:, 1:].flatten(), heads.config.members)
-        weight = weight * (batch.valid & ~batch.is_first)[:, 1:].flatten()
-        return (error * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 @dataclass(frozen=True)
@@ -172,7 +165,7 @@ class DreamerObjective:
         core, heads = model.core, model.heads
         embed = model.embed(batch.obs, grad=True)
         states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise, start)
-        prior = core.prior_stats(states.deter)
+        prior = core.prior_stats(states.deter, core.prior_member(noise))
         features = core.features(states)
         parts, metrics = self._observation(model, batch, embed, features)
         parts["reward"] = self.reward_scale * heads.reward_loss(features, batch.reward).mean()

@@ -47,9 +47,9 @@ def open_loop_priors(
     for d in range(1, min(distance, T - 1) + 1):
         rows = T - d
         inside = inside[:, :rows] & ~is_first[:, d:]
-        drawn = overshooting_noise(noise, d)
-        state = core.step(state[:, :rows].flatten(), prev_action[:, d:].flatten(0, 1), drawn.flatten(0, 1))
-        prior = core.prior_stats(state.deter)
+        drawn = overshooting_noise(noise, d).flatten(0, 1)
+        state = core.step(state[:, :rows].flatten(), prev_action[:, d:].flatten(0, 1), drawn)
+        prior = core.prior_stats(state.deter, core.prior_member(drawn))
         state, prior = _unflatten(state, rows), _unflatten(prior, rows)
         yield d, prior, inside
 
