@@ -17,13 +17,14 @@ from dreamgym.hub.codec import decode_at, encode
 from dreamgym.hub.files import found_pickles, read_regular
 from dreamgym.hub.spaces import check_keys
 from dreamgym.hub.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
+from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.structs import Spec
 
 __all__ = ["CONFIG", "MAX_FILE", "STARTS", "WEIGHTS", "BundleConfig", "parse_config", "read_config", "write_config"]
 
 FORMAT = "dreamgym-world-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG, WEIGHTS, STARTS = "config.json", "model.safetensors", "initial_states.safetensors"
 MAX_FILE = {WEIGHTS: 2 * 1024**3, STARTS: 256 * 1024**2}  # bytes
 
@@ -73,6 +74,7 @@ def parse_config(data: bytes, where: str) -> BundleConfig:
     if not isinstance(value, dict):
         raise top.error(f"is {quote(value)}; expected an object")
     _check_format(value, where)
+    value = upgrade(value, top)
     check_keys(value, ("format", "format_version", "spec", "model", "files", "source"), top)
     if not isinstance(value["source"], dict):
         raise top.key("source").error(f"is {quote(value['source'])}; expected an object")
