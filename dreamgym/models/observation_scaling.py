@@ -131,11 +131,11 @@ def restore(inside: Tensor, bits: int = 5) -> Tensor:
 
 
 def _pixel_uniforms(dither: Tensor, shape: torch.Size) -> Tensor:
-    """Uniforms of `shape` [N,...], row n a pure function of dither[n]. 16 bits each: a bin plus such a number is exact in float32."""
+    """Uniforms of `shape` [N,...], row n a pure function of dither[n]. 15 bits each: a bin plus such a number is exact in float32."""
     pixels = shape[1:].numel()
     seed = (dither.float() * 2.0**24).long()
     zero = torch.zeros_like(seed)
-    bits = hash_counters(seed, zero, zero, (pixels + 3) // 4).view(torch.int16)[:, :pixels]
-    uniforms = bits.float().add_(32768.5).mul_(2.0**-16)
+    bits = hash_counters(seed, zero, zero, (pixels + 3) // 4).view(torch.int16)[:, :pixels] >> 1
+    uniforms = bits.float().add_(16384.5).mul_(2.0**-15)
     centre = (dither == 0.5).unsqueeze(-1)  # noise of 0.5 means the mean everywhere; a hash would break the promise
     return torch.where(centre, 0.5, uniforms).view(shape)

@@ -108,9 +108,10 @@ class ValidDecoder(nn.Module):
     def _first(self, x: Tensor) -> Tensor:
         """A 1x1 map under a transposed kernel is a plain matrix product, which CPUs run several times faster."""
         deconv = self.deconvs[0]
+        assert isinstance(deconv, nn.ConvTranspose2d) and deconv.bias is not None
         shape = deconv.weight.shape[1:]
-        bias = deconv.bias.repeat_interleave(shape[1] * shape[2])  # type: ignore[union-attr, operator]
-        return functional.linear(x, deconv.weight.flatten(1).t(), bias).unflatten(-1, shape)  # type: ignore[operator]
+        bias = deconv.bias.repeat_interleave(shape[1] * shape[2])
+        return functional.linear(x, deconv.weight.flatten(1).t(), bias).unflatten(-1, shape)
 
 
 def _pooled_widths(config: ConvConfig, stages: int) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamgym.nn.recurrent import RMSNorm, trunc_normal
+from dreamgym.nn.recurrent import GRUCell, RMSNorm, trunc_normal
 
 __all__ = [
     "MLP",
@@ -89,13 +89,12 @@ def build_mlp(
         if config.norm != "none":
             modules.append(build_norm(config.norm, following))
         modules.append(build_activation(config.activation))
-    if outputs is not None:
-        modules.append(nn.Linear(sizes[-1], outputs))
-    network = nn.Sequential(*modules)
+    last = None if outputs is None else nn.Linear(sizes[-1], outputs)
+    network = nn.Sequential(*modules) if last is None else nn.Sequential(*modules, last)
     initialise(network, init or ("trunc" if config.norm == "rms" else "xavier"))
-    if outputs is not None:
+    if last is not None:
         with torch.no_grad():
-            network[-1].weight.mul_(output_scale)
+            last.weight.mul_(output_scale)
     return network
 
 
@@ -152,31 +151,6 @@ class EnsembleMLP(nn.Module):
         # The few outputs come first in the product: a CPU multiplies [8,200] by [200,256] three times as fast as [256,200] by [200,8].
         narrow = torch.baddbmm(bias.to(hidden.dtype).mT, weight.to(hidden.dtype).mT, hidden.mT)
         return narrow.mT
-
-
-class GRUCell(nn.Module):
-    """The reset-after GRU (two bias vectors), written by hand because nn.GRUCell has no bfloat16 autocast on a CPU.
-
-    x [N, inputs], hidden [N, D] -> [N, D]. With all-zero weights the new state is hidden / 2.
-    """
-
-    def __init__(self, inputs: int, units: int) -> None:
-        super().__init__()
-        self.input = nn.Linear(inputs, 3 * units)
-        self.recurrent = nn.Linear(units, 3 * units)
-        nn.init.zeros_(self.input.bias)
-        nn.init.zeros_(self.recurrent.bias)
-        nn.init.xavier_uniform_(self.input.weight)
-        for gate in self.recurrent.weight.data.chunk(3):
-            nn.init.orthogonal_(gate)
-
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        reset_x, update_x, candidate_x = self.input(x).chunk(3, -1)
-        reset_h, update_h, candidate_h = self.recurrent(hidden).chunk(3, -1)
-        reset = torch.sigmoid(reset_x + reset_h)
-        update = torch.sigmoid(update_x + update_h)
-        candidate = torch.tanh(torch.addcmul(candidate_x, reset, candidate_h))
-        return torch.lerp(candidate.to(hidden.dtype), hidden, update.to(hidden.dtype))
 
 
 def to_unit_images(images: Tensor) -> Tensor:
