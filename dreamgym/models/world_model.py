@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dreamgym.models.contrastive import build_state_model
+from dreamgym.models.dreamer_heads import DreamerHeads, DreamerHeadsConfig
 from dreamgym.models.encoders import ImageEncoder, VectorConfig, VectorEncoder
 from dreamgym.models.ensemble import Ensemble, EnsembleConfig
 from dreamgym.models.heads import ArrivalHeads, ArrivalHeadsConfig, LatentHeads, LatentHeadsConfig
-from dreamgym.models.objectives import EnsembleObjective, LatentObjective, Losses
+from dreamgym.models.objectives import Contrastive, DreamerObjective, EnsembleObjective, LatentObjective, Losses
+from dreamgym.models.observations import ObservationEncoder, ObservationEncoderConfig
 from dreamgym.models.rssm import RSSM, RSSMConfig
 from dreamgym.models.vae import VAEConfig
 from dreamgym.structs import DreamDefaults, Prediction, SequenceBatch, Spec, StartBank
@@ -26,21 +30,25 @@ __all__ = ["WorldModel", "WorldModelConfig"]
 class WorldModelConfig:
     """Which parts a model is made of; the type of each config picks the class. Defaults: an ensemble for vectors."""
 
-    encoder: VAEConfig | VectorConfig = field(default_factory=VectorConfig)
+    encoder: VAEConfig | VectorConfig | ObservationEncoderConfig = field(default_factory=VectorConfig)
     core: RSSMConfig | EnsembleConfig = field(default_factory=EnsembleConfig)
-    heads: LatentHeadsConfig | ArrivalHeadsConfig = field(default_factory=ArrivalHeadsConfig)
-    objective: LatentObjective | EnsembleObjective = field(default_factory=EnsembleObjective)
+    heads: LatentHeadsConfig | ArrivalHeadsConfig | DreamerHeadsConfig = field(default_factory=ArrivalHeadsConfig)
+    objective: LatentObjective | EnsembleObjective | DreamerObjective = field(default_factory=EnsembleObjective)
     defaults: DreamDefaults = field(default_factory=DreamDefaults)
 
     def __post_init__(self) -> None:
-        latent = isinstance(self.core, RSSMConfig)
-        fits = isinstance(self.heads, LatentHeadsConfig) == latent and isinstance(self.objective, LatentObjective) == latent
-        if not fits or isinstance(self.encoder, VectorConfig) == latent:
-            parts = [type(part).__name__ for part in (self.encoder, self.core, self.heads, self.objective)]
-            raise ValueError(
-                f"parts {parts} do not fit: an RSSM takes VAEConfig, LatentHeadsConfig and LatentObjective; "
-                "an Ensemble takes VectorConfig, ArrivalHeadsConfig and EnsembleObjective."
-            )
+        parts = (self.encoder, self.core, self.heads, self.objective)
+        if not any(all(map(isinstance, parts, fitting)) for fitting in _FITTING):
+            known = "; ".join(", ".join(part.__name__ for part in fitting) for fitting in _FITTING)
+            raise ValueError(f"parts {[type(part).__name__ for part in parts]} do not fit; what does: {known}.")
+
+
+# Encoder, core, heads and objective that go together: all trained at once, an RSSM on a frozen autoencoder's codes, an ensemble.
+_FITTING = (
+    (ObservationEncoderConfig, RSSMConfig, DreamerHeadsConfig, DreamerObjective),
+    (VAEConfig, RSSMConfig, LatentHeadsConfig, LatentObjective),
+    (VectorConfig, EnsembleConfig, ArrivalHeadsConfig, EnsembleObjective),
+)
 
 
 class WorldModel(nn.Module):
@@ -60,6 +68,7 @@ class WorldModel(nn.Module):
         self.spec = spec
         self.config = config
         self.encoder, self.core, self.heads = _build(spec, config)
+        self.contrast = _build_contrast(config, self.encoder, self.core)
         self.initial_states: StartBank | None = None
         self.source: str | None = None  # where it was loaded from; environments pickle this instead of the weights
         self.register_buffer("uncertainty_median", torch.zeros(()))
@@ -117,48 +126,81 @@ class WorldModel(nn.Module):
     def predict(self, state: Any) -> Prediction:
         """Reward, continue probability and calibrated uncertainty of the state arrived at, each [B]."""
         features = self.core.features(state)
-        uncertainty = (self.heads.disagreement(state) - self.uncertainty_median) / self.uncertainty_scale
+        uncertainty = (self.disagreement(state) - self.uncertainty_median) / self.uncertainty_scale
         return Prediction(
             reward=self.heads.reward(state, features),
-            continue_prob=torch.sigmoid(self.heads.continue_logit(state, features)),
+            continue_prob=self.heads.continue_prob(state, features),
             uncertainty=uncertainty.clamp(min=0.0),
         )
+
+    def disagreement(self, state: Any) -> Tensor:
+        """Raw spread [N] of the members that foretold this state: of the prior's heads if there are several, else of the heads' own."""
+        if isinstance(self.core, RSSM) and self.core.config.prior_members > 1:
+            return self.core.disagreement(state)
+        return self.heads.disagreement(state)
 
     def features(self, state: Any) -> Tensor:
         """[B,F] within feature_low and feature_high: all an agent ever sees."""
         return torch.clamp(self.core.features(state), self._feature_low, self._feature_high)
 
-    def decode(self, state: Any) -> Tensor:
-        """The observation the model has in mind, [B,...] in the observation space. Costs 50 dream steps for images."""
+    def decode(self, state: Any) -> Any:
+        """The observation the model has in mind, [B,...] (a dict of those) in the observation space. Images cost 50 dream steps."""
+        if isinstance(self.heads, DreamerHeads):
+            return self.heads.decoder.predict(self.core.features(state))
         return self.encoder.decode(self.heads.code(state, self.core.features(state)))
 
     def in_range(self, state: Any) -> Tensor:
         """Whether the predicted observation lies in the training data's range: bool [B]."""
+        if isinstance(self.heads, DreamerHeads):
+            return self.heads.decoder.in_range(self.core.features(state))
         return self.encoder.in_range(self.heads.code(state, self.core.features(state)))
 
     # ---- awake --------------------------------------------------------------------------------------------------------
 
-    def embed(self, obs: Tensor) -> Tensor:
-        """Encode observations with any leading dimensions: [..., obs shape] -> [..., E], without gradient."""
-        shape = self.spec.observation_space.shape
-        assert shape is not None
-        lead = obs.shape[: obs.dim() - len(shape)]
-        with torch.no_grad():
-            return self.encoder.encode(obs.reshape(-1, *shape)).unflatten(0, lead)
+    def embed(self, obs: Any, *, grad: bool = False, dither: Tensor | None = None) -> Tensor:
+        """Encode observations (or a dict of them) with any leading dimensions: [..., obs shape] -> [..., E].
 
-    def observe(self, state: Any, prev_action: Tensor, obs: Tensor, is_first: Tensor, noise: Tensor) -> Any:
+        Without gradient unless `grad`. dither [...] uniform seeds the noise that hides a 5-bit image's steps; None: none.
+        """
+        lead, flat = self._flatten_leading(obs)
+        options = {} if dither is None else {"dither": dither.flatten()}
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            return self.encoder.encode(flat, **options).unflatten(0, lead)
+
+    def _flatten_leading(self, obs: Any) -> tuple[torch.Size, Any]:
+        """The leading dimensions of observations, and the observations with those merged into one."""
+        space = self.spec.observation_space
+        if isinstance(obs, dict):
+            assert isinstance(space, spaces.Dict)
+            name, one = next(iter(obs.items()))
+            lead = one.shape[: one.dim() - len(space[name].shape or ())]
+            return lead, {name: part.reshape(-1, *part.shape[len(lead) :]) for name, part in obs.items()}
+        shape = space.shape
+        assert shape is not None
+        return obs.shape[: obs.dim() - len(shape)], obs.reshape(-1, *shape)
+
+    def observe(self, state: Any, prev_action: Tensor, obs: Any, is_first: Tensor, noise: Tensor) -> Any:
         """Update the belief with a real observation: posterior. is_first [B] resets state and action inside."""
         return self.core.observe(state, prev_action, self.embed(obs), is_first, noise)[0]
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: SequenceBatch, noise: Tensor) -> Losses:
-        """Loss of the core and heads on rows [B,T]; noise [B,T,L] uniform. The encoder is trained on its own."""
+    def loss(self, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
+        """Loss on rows [B,T]; noise [B,T,L] uniform. DreamerObjective filters from `start` [B] (None: zeros) and trains the encoder too."""
+        if start is not None:
+            assert isinstance(self.config.objective, DreamerObjective)
+            return self.config.objective.losses(self, batch, noise, start)
         return self.config.objective.losses(self, batch, noise)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Core and heads: what `loss` trains."""
-        return [*self.core.parameters(), *self.heads.parameters()]
+        """What `loss` trains: core and heads, and the encoder unless it was trained on its own before."""
+        parts: list[nn.Module] = [self.core, self.heads]
+        if isinstance(self.encoder, ObservationEncoder):
+            parts.insert(0, self.encoder)
+        if self.contrast is not None:
+            parts.append(self.contrast)
+        unique = {id(parameter): parameter for part in parts for parameter in part.parameters()}
+        return list(unique.values())
 
     # ---- keeping ------------------------------------------------------------------------------------------------------
 
@@ -183,16 +225,38 @@ def _bundle(name: str) -> Callable[..., Any]:
 
 
 def _build(spec: Spec, config: WorldModelConfig) -> tuple[Any, Any, Any]:
-    if isinstance(config.core, RSSMConfig):
-        assert isinstance(config.encoder, VAEConfig) and isinstance(config.heads, LatentHeadsConfig)
-        encoder = ImageEncoder(spec, config.encoder)
+    if isinstance(config.core, EnsembleConfig):
+        assert isinstance(config.encoder, VectorConfig) and isinstance(config.heads, ArrivalHeadsConfig)
+        vectors = VectorEncoder(spec, config.encoder)
+        ensemble = Ensemble(config.core, obs_size=vectors.embed_size, action_size=spec.action_size)
+        return vectors, ensemble, ArrivalHeads(config.heads, obs_size=vectors.embed_size)
+    encoder: Any
+    if isinstance(config.encoder, ObservationEncoderConfig):
+        assert isinstance(config.heads, DreamerHeadsConfig)
+        encoder = ObservationEncoder(spec, config.encoder)
         core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
-        sizes = {"feature_size": core.feature_size, "deter": config.core.deter, "embed_size": encoder.embed_size}
-        return encoder, core, LatentHeads(config.heads, **sizes)
-    assert isinstance(config.encoder, VectorConfig) and isinstance(config.heads, ArrivalHeadsConfig)
-    vectors = VectorEncoder(spec, config.encoder)
-    ensemble = Ensemble(config.core, obs_size=vectors.embed_size, action_size=spec.action_size)
-    return vectors, ensemble, ArrivalHeads(config.heads, obs_size=vectors.embed_size)
+        heads = DreamerHeads(
+            config.heads,
+            spec,
+            stoch_size=core.stoch_size,
+            deter_size=core.deter_feature_size,
+            scaling=encoder.scaling,
+            embed_size=encoder.embed_size,
+            memory_size=core.deter_size,
+        )
+        return encoder, core, heads
+    assert isinstance(config.encoder, VAEConfig) and isinstance(config.heads, LatentHeadsConfig)
+    encoder = ImageEncoder(spec, config.encoder)
+    core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
+    sizes = {"feature_size": core.feature_size, "deter": config.core.deter, "embed_size": encoder.embed_size}
+    return encoder, core, LatentHeads(config.heads, **sizes)
+
+
+def _build_contrast(config: WorldModelConfig, encoder: Any, core: Any) -> nn.Module | None:
+    """The state model q(s|o) that a contrastive objective needs."""
+    if isinstance(config.objective, DreamerObjective) and isinstance(config.objective.observation, Contrastive):
+        return build_state_model(config.objective.observation, encoder.embed_size, core.feature_size)
+    return None
 
 
 def _feature_bounds(core: RSSM | Ensemble) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -200,5 +264,5 @@ def _feature_bounds(core: RSSM | Ensemble) -> tuple[NDArray[np.float32], NDArray
     bound = np.full(core.feature_size, 10.0, np.float32)
     if isinstance(core, RSSM):
         bound[: core.latent.flat_size] = core.latent.bound
-        bound[core.latent.flat_size :] = 1.0
+        bound[core.latent.flat_size :] = 1.0  # features of a stochastic-only RSSM end before
     return -bound, bound
