@@ -27,19 +27,27 @@ class ActionReader:
         self.device = device
         self._spec = spec
         self._shape: tuple[int, ...] = tuple(self.space.shape or ())
+        spec.action_size  # noqa: B018 - raises TypeError for spaces that no model can take
+        self._classes = spec.is_discrete
         if isinstance(self.space, spaces.Discrete):
             self._start, self._count = int(self.space.start), int(self.space.n)
             classes = torch.arange(self._start, self._start + self._count, device=device)
             self._one_hot = spec.to_model_action(classes).unsqueeze(1)  # [n,1,A]: a row is a batch of one
-        spec.action_size  # noqa: B018 - raises TypeError for spaces that no model can take
+        if isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete)):
+            count = self.space.n if isinstance(self.space, spaces.Discrete) else self.space.nvec
+            self._low = np.asarray(self.space.start, np.int64)
+            self._high = self._low + np.asarray(count, np.int64) - 1
+            self._bounds = tuple(torch.as_tensor(bound, device=device) for bound in (self._low, self._high))
 
     def one(self, action: Any) -> Tensor:
         """Model action [1,A] of a single env action. Raises InvalidAction."""
         if isinstance(self.space, spaces.Discrete):
             return self._one_hot[self._class(action) - self._start]
         array = self._numbers(action, self._shape)
-        if not np.isfinite(array).all():
-            raise self._error(action, "a value that is not finite")
+        if self._invalid(array).any():
+            raise self._error(action, "a class out of range" if self._classes else "a value that is not finite")
+        if self._classes:
+            return self._spec.to_model_action(torch.from_numpy(array.astype(np.int64)).to(self.device).unsqueeze(0))
         return self._spec.to_model_action(torch.from_numpy(self._clipped(array)).to(self.device).unsqueeze(0))
 
     def many(self, actions: Any, num_envs: int, ignored: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -51,30 +59,31 @@ class ActionReader:
         if isinstance(actions, Tensor) and actions.device.type != "cpu":
             return self._from_device(actions, num_envs, ignored)
         array = self._numbers(actions, (num_envs, *self._shape))
-        discrete = isinstance(self.space, spaces.Discrete)
-        bad = (array < self._start) | (array >= self._start + self._count) if discrete else ~np.isfinite(array)
+        bad = self._invalid(array)
         if bad.any():
             rows = bad if bad.ndim == 1 else bad.any(axis=tuple(range(1, bad.ndim)))
             rows = rows if ignored is None else rows & ~ignored.cpu().numpy()
             if rows.any():
                 raise self._error(array[rows][0], f"invalid values in row {int(rows.argmax())}")
-            array = np.where(bad, self._start if discrete else 0, array)
-        array = array if discrete else self._clipped(array)
+            array = np.where(bad, self._low if self._classes else 0, array)
+        array = array.astype(np.int64, copy=False) if self._classes else self._clipped(array)
         return self._spec.to_model_action(torch.from_numpy(array).to(self.device)), None
 
     def _from_device(self, actions: Tensor, num_envs: int, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
         expected = (num_envs, *self._shape)
-        discrete = isinstance(self.space, spaces.Discrete)
-        if tuple(actions.shape) != expected or actions.dtype == torch.bool or (discrete and actions.is_floating_point()):
+        if tuple(actions.shape) != expected or actions.dtype == torch.bool or (self._classes and actions.is_floating_point()):
             raise self._error(f"a {actions.dtype} tensor of shape {tuple(actions.shape)}", f"not a batch of shape {expected}")
         actions = actions.to(self.device)
-        if discrete:
-            valid = actions.clamp(self._start, self._start + self._count - 1)
-            bad = valid != actions
+        if self._classes:
+            valid = torch.minimum(torch.maximum(actions, self._bounds[0]), self._bounds[1])
+            bad = (valid != actions).reshape(num_envs, -1).any(1)
         else:
             valid = torch.nan_to_num(actions, posinf=0.0, neginf=0.0)
             bad = ~torch.isfinite(actions).flatten(1).all(1)
         return self._spec.to_model_action(valid), bad if ignored is None else bad & ~ignored
+
+    def _invalid(self, array: NDArray[Any]) -> NDArray[np.bool_]:
+        return (array < self._low) | (array > self._high) if self._classes else ~np.isfinite(array)
 
     def _class(self, action: Any) -> int:
         if type(action) is not int:
@@ -94,7 +103,7 @@ class ActionReader:
             raise self._error(action, str(error)) from error
         if array.shape != shape:
             raise self._error(action, f"shape {array.shape} instead of {shape}")
-        if array.dtype.kind not in ("iu" if isinstance(self.space, spaces.Discrete) else "fiu"):
+        if array.dtype.kind not in ("iu" if self._classes else "fiu"):
             raise self._error(action, f"dtype {array.dtype}")
         return array
 

@@ -20,7 +20,7 @@ from dreamgym.dreams.masks import reset_mask
 from dreamgym.dreams.observations import Observation, ObservationReader
 from dreamgym.dreams.sharing import ModelReference
 from dreamgym.dreams.vector import DreamVectorEnv
-from dreamgym.structs import Preprocess, Spec
+from dreamgym.structs import ObsTensors, Preprocess, Spec, map_obs
 
 __all__ = ["LatentObservation", "LatentVectorObservation"]
 
@@ -72,15 +72,14 @@ class _Belief:
         latent = self.reader.latent(self.state).cpu().numpy()
         if self.obs_type == "latent":
             return latent
-        return {self.reader.own_kind: np.array(obs, dtype=self.reader.own_space.dtype), "latent": latent}
+        return self.reader.joined(_as_in(obs, self.reader.own_space), latent)
 
     def exported(self) -> Any:
         """The state [B] as ordinary tensors (autograd refuses those of inference mode)."""
         return None if self.state is None else self.state.clone()
 
-    def _tensor(self, obs: Any) -> Tensor:
-        floats = np.issubdtype(self.reader.own_space.dtype, np.floating)
-        return torch.from_numpy(np.array(obs, dtype=np.float32 if floats else self.reader.own_space.dtype)).to(self.device)
+    def _tensor(self, obs: Any) -> ObsTensors:
+        return map_obs(lambda array: torch.from_numpy(_in_single(array)).to(self.device), _as_in(obs, self.reader.own_space))
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in ("device", "num_envs", "obs_type")}
@@ -121,7 +120,7 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode, and a new belief."""
         obs, info = self.env.reset(seed=seed, options=options)
-        self._belief.begin(np.asarray(obs)[None], _ALL)
+        self._belief.begin(_alone(obs), _ALL)
         return self._see(obs), info
 
     def step(self, action: Any) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
@@ -131,13 +130,12 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
         model_action = self._belief.actions.one(action)
         obs, reward, terminated, truncated, info = self.env.step(_executed(action, self.model.spec.action_space))
         valid = np.array([bool(info.get("obs_valid", True))])
-        self._belief.update(model_action, np.asarray(obs)[None], ~_ALL, valid)
+        self._belief.update(model_action, _alone(obs), ~_ALL, valid)
         return self._see(obs), reward, terminated, truncated, info
 
     def _see(self, obs: Any) -> Observation:
         self.last_obs = obs
-        seen = self._belief.read(np.asarray(obs)[None])
-        return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
+        return map_obs(lambda values: values[0], self._belief.read(_alone(obs)))
 
 
 class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -203,9 +201,9 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def _final(self, actions: Tensor, obs: Any, done: NDArray[np.bool_], info: dict[str, Any]) -> Observation:
         """Update all beliefs with what really came last: the final observation where a row ended, obs elsewhere."""
-        last = np.array(obs)
-        for row in done.nonzero()[0]:
-            last[row] = info["final_obs"][row]
+        last = map_obs(np.array, obs)
+        for row in done.nonzero()[0].tolist():
+            _put(last, row, info["final_obs"])
         valid = np.where(done, _valid(info.get("final_info", {}), self.num_envs), _valid(info, self.num_envs))
         self._belief.update(actions, last, np.zeros_like(done), valid)
         return self._belief.read(last)
@@ -216,6 +214,31 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 _ALL = np.ones(1, np.bool_)
+
+
+def _alone(obs: Any) -> Observation:
+    """A batch of one."""
+    return map_obs(lambda value: np.asarray(value)[None], obs)
+
+
+def _as_in(obs: Any, space: spaces.Space[Any]) -> Observation:
+    """A copy in the space's types."""
+    if isinstance(space, spaces.Dict):
+        return {name: np.array(obs[name], dtype=space[name].dtype) for name in sorted(space)}
+    return np.array(obs, dtype=space.dtype)
+
+
+def _in_single(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _put(obs: Observation, row: int, final: Any) -> None:
+    """Final observations into their row; of a Dict, gymnasium gives a dict of arrays or an array of dicts."""
+    if not isinstance(obs, dict):
+        obs[row] = final[row]
+        return
+    for name, values in obs.items():
+        values[row] = final[name][row] if isinstance(final, dict) else final[row][name]
 
 
 def _executed(action: Any, space: spaces.Space[Any]) -> Any:
@@ -262,13 +285,24 @@ def _check_preprocessed(env: VectorEnv[Any, Any, Any], settings: Preprocess) -> 
 
 def _check_spaces(env: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], spec: Spec) -> None:
     wanted = spec.observation_space
-    if observation_space.shape != wanted.shape or (observation_space.dtype == np.uint8) != (wanted.dtype == np.uint8):
+    if not _look_alike(observation_space, wanted):
         raise ValueError(
             f"{_names(env, spec)}: observation space {observation_space}, expected {wanted}; "
             "a vector's envs are preprocessed with dreamgym.envs.preprocess.preprocess(env, model.spec.preprocess)."
         )
     if action_space != spec.action_space:
         raise ValueError(f"{_names(env, spec)}: action space {action_space}, expected {spec.action_space}.")
+
+
+def _look_alike(found: spaces.Space[Any], wanted: spaces.Space[Any]) -> bool:
+    """Equal in shape and in being pixels or not; bounds and precision may differ."""
+    if isinstance(wanted, spaces.Dict):
+        if not isinstance(found, spaces.Dict) or set(found) != set(wanted):
+            return False
+        return all(_look_alike(found[name], wanted[name]) for name in wanted)
+    if isinstance(found, spaces.Discrete) or isinstance(wanted, spaces.Discrete):
+        return found == wanted
+    return found.shape == wanted.shape and (found.dtype == np.uint8) == (wanted.dtype == np.uint8)
 
 
 def _names(env: Any, spec: Spec) -> str:

@@ -8,18 +8,35 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dreamgym.structs import Observation
+
 __all__ = ["draw_bars", "enlarge", "frame"]
 
 _PAPER, _AXIS = (250, 250, 248), (190, 190, 190)
 _ABOVE, _BELOW = (38, 110, 180), (214, 98, 40)
 
 
-def frame(obs: NDArray[Any], space: spaces.Space[Any], size: int) -> NDArray[np.uint8]:
-    """A picture [Y,X,3] uint8 of one observation, at least `size` pixels high and wide."""
-    if obs.ndim == 3:
-        return enlarge(obs, size)
+def frame(obs: Observation, space: spaces.Space[Any], size: int, *, stack: int = 1) -> NDArray[np.uint8]:
+    """A picture [Y,X,3] uint8 of one observation, at least `size` pixels high and wide.
+
+    Of a Dict the first image, or without images all its vectors side by side; of a stack of images the last one.
+    """
+    parts = sorted(obs.items()) if isinstance(obs, dict) else [("", obs)]
+    for _, part in parts:
+        if np.ndim(part) == 3:
+            return enlarge(part[..., -(part.shape[2] // stack) :], size)
+    bars = [_bars(part, space[name] if isinstance(space, spaces.Dict) else space) for name, part in parts]
+    values, low, high = (np.concatenate(each) for each in zip(*bars))
+    return draw_bars(values, low, high, size)
+
+
+def _bars(part: NDArray[Any], space: spaces.Space[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Values, lowest and highest values; a class is one-hot."""
+    if isinstance(space, spaces.Discrete):
+        classes = np.arange(space.n)
+        return (classes == part - space.start).astype(np.float32), 0.0 * classes, 0.0 * classes + 1.0
     assert isinstance(space, spaces.Box)
-    return draw_bars(obs.reshape(-1), space.low.reshape(-1), space.high.reshape(-1), size)
+    return part.reshape(-1), space.low.reshape(-1), space.high.reshape(-1)
 
 
 def enlarge(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

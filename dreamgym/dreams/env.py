@@ -25,9 +25,9 @@ EPISODE_OPTIONS = ("initial_state", "context", "temperature", "horizon")
 class DreamEnv(gym.Env[Any, Any]):
     """A world model as `gymnasium.Env`: the spaces of the real environment, its units of reward, no real environment.
 
-    obs_type: "pixels" or "vector" (the model's own kind, default), "latent" (all an agent needs; float32 [F]; nothing is decoded),
-    or "dict" (both). device: where to dream; default where the model is. training: False dreams whole episodes, True as the
-    model wants to be trained in. Other options: see DreamEngine.
+    obs_type: "pixels", "vector" or "parts" (the model's own kind, default; parts are a Dict's), "latent" (all an agent needs;
+    float32 [F]; nothing is decoded), or "dict" (both). device: where to dream; default where the model is. training: False dreams
+    whole episodes, True as the model wants to be trained in. Other options: see DreamEngine.
     reset(options=...): initial_state (a row of the model's start states, or a model state), context ({"obs": [T,...],
     "action": [T-1,...]}: real frames to start after), temperature, horizon; each for that episode only.
     info: uncertainty (1.0 is the 99.5th percentile on real data), continue_prob, dream_step, halted.

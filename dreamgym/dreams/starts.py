@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from dreamgym.structs import TensorStruct
+from dreamgym.structs import ObsTensors, TensorStruct, map_obs
 
 __all__ = ["Starts"]
 
@@ -65,8 +66,9 @@ class Starts:
     def observed(self, context: Any) -> Any:
         """States [B] after real frames: {"obs": [T,...], "action": [T-1,...]}, env actions, or with leading [B] for each slot.
 
-        With one frame "action" may be left out. obs are frames as make_env(spec.env_id, preprocess=spec.preprocess) gives them.
-        The belief is the posterior mean (noise 0.5). Raises ValueError for wrong keys or shapes, or a model that cannot observe.
+        obs are frames as make_env(spec.env_id, preprocess=spec.preprocess) gives them, of a Dict observation a dict of its parts.
+        With one frame "action" may be left out. The belief is the posterior mean (noise 0.5). Raises ValueError for wrong keys or
+        shapes, or a model that cannot observe.
         """
         if not hasattr(self._model, "observe"):
             raise ValueError("context needs model.observe, which this model lacks.")
@@ -74,14 +76,13 @@ class Starts:
         if not isinstance(context, Mapping) or not {"obs"} <= set(context) <= {"obs", "action"}:
             kinds = _expected("T", spec.observation_space), _expected("T-1", spec.action_space)
             raise ValueError(f"context must be a dict with 'obs' {kinds[0]} and, unless T is 1, 'action' {kinds[1]}.")
-        obs = self._frames(context["obs"], spec.observation_space, "obs", "T")
-        length = obs.shape[1]
+        obs = self._observations(context["obs"], spec.observation_space)
+        batch, length = (next(iter(obs.values())) if isinstance(obs, dict) else obs).shape[:2]
         if length == 0:
             raise ValueError("context has no frames; expected at least one.")
         action = self._frames(context.get("action", ()), spec.action_space, "action", "T-1", default_length=0)
-        if action.shape[1] != length - 1 or (length > 1 and len(action) != len(obs)):
+        if action.shape[1] != length - 1 or (length > 1 and len(action) != batch):
             raise ValueError(f"context has {length} frames and {action.shape[1]} actions; expected {length - 1} actions.")
-        batch = len(obs)
         state = self._model.initial(batch).to(self._device)
         noise = torch.full((batch, self._model.noise_lanes), 0.5, device=self._device)
         prev_action = torch.zeros(batch, spec.action_size, device=self._device)
@@ -89,8 +90,21 @@ class Starts:
             if t > 0:
                 prev_action = spec.to_model_action(action[:, t - 1])
             is_first = torch.full((batch,), t == 0, device=self._device)
-            state = self._model.observe(state, prev_action, obs[:, t], is_first, noise)
+            state = self._model.observe(state, prev_action, map_obs(lambda frames: frames[:, t], obs), is_first, noise)  # noqa: B023
         return self._spread(state)
+
+    def _observations(self, values: Any, space: Any) -> ObsTensors:
+        """Frames [1 or B, T, ...], of a Dict in each part."""
+        if not isinstance(space, spaces.Dict):
+            return self._frames(values, space, "obs", "T")
+        if not isinstance(values, Mapping) or set(values) != set(space):
+            found = f"has {sorted(values)}" if isinstance(values, Mapping) else f"is a {type(values).__name__}"
+            raise ValueError(f"context obs {found}; expected a dict with {sorted(space)}, each [T, ...].")
+        frames = {name: self._frames(values[name], space[name], f"obs[{name!r}]", "T") for name in sorted(space)}
+        leads = {name: list(tensor.shape[:2]) for name, tensor in frames.items()}
+        if any(lead != next(iter(leads.values())) for lead in leads.values()):
+            raise ValueError(f"context obs has parts with {leads} rows and frames; expected equally many.")
+        return frames
 
     def _frames(self, values: Any, space: Any, name: str, rows: str, default_length: int | None = None) -> Tensor:
         """As [1 or B, T, ...] on the device, checked against the space."""
@@ -102,7 +116,7 @@ class Starts:
         if array.dtype.kind not in "iuf" or array.shape[len(lead) :] != shape or len(lead) not in (1, 2):
             raise ValueError(
                 f"context {name} has shape {list(array.shape)} and dtype {array.dtype}; expected {_expected(rows, space)}, as "
-                f"make_env(spec.env_id, preprocess=spec.preprocess) {'gives' if name == 'obs' else 'takes'} them (spec is the model's)."
+                f"make_env(spec.env_id, preprocess=spec.preprocess) {'takes' if name == 'action' else 'gives'} them (spec is the model's)."
             )
         if not np.isfinite(array).all():
             raise ValueError(f"context {name} holds values that are not finite.")

@@ -19,7 +19,7 @@ from dreamgym.dreams.alarm import Alarm
 from dreamgym.dreams.engine import DreamEngine, Snapshot, StepResult, Temperature
 from dreamgym.dreams.env import EPISODE_OPTIONS, DreamEnv, check_options, check_render_mode
 from dreamgym.dreams.masks import check_autoreset_mode, check_output, reset_mask, seed_list
-from dreamgym.dreams.observations import ObservationReader, Tensors, frames, to_numpy, to_torch
+from dreamgym.dreams.observations import ObservationReader, ObsTensors, frames, to_numpy, to_torch
 from dreamgym.errors import NonFiniteDreamError
 from dreamgym.structs import DreamableModel
 
@@ -278,7 +278,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         outputs[-1].update(final)
         return outputs
 
-    def _reread(self, obs: Tensors, rows: Tensor) -> Tensors:
+    def _reread(self, obs: ObsTensors, rows: Tensor) -> ObsTensors:
         """Observations anew in the rows that were reset. Decoding is dear, so only these rows are decoded."""
         if not self._observations.decodes:
             return _where(rows, self._observations.read(self._engine.state), obs)
@@ -288,12 +288,12 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
     # ---- leaving torch ------------------------------------------------------------------------------------------------
 
-    def _outputs(self, obs: Tensors, reward: Tensor, terminated: Tensor, truncated: Tensor, info: dict[str, Any]) -> tuple[Any, ...]:
+    def _outputs(self, obs: ObsTensors, reward: Tensor, terminated: Tensor, truncated: Tensor, info: dict[str, Any]) -> tuple[Any, ...]:
         if self.output == "numpy":
             reward = reward.double()
         return self._export(obs), self._array(reward), self._array(terminated), self._array(truncated), info
 
-    def _export(self, obs: Tensors) -> Any:
+    def _export(self, obs: ObsTensors) -> Any:
         if self.output == "numpy":
             return to_numpy(obs, self.single_observation_space)
         with torch.inference_mode(False):
@@ -345,14 +345,14 @@ def _begun(values: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.where(rows, first, value) for first, value in zip((0.0, 1.0, 0, False), values))
 
 
-def _where(rows: Tensor, new: Tensors, old: Tensors) -> Tensors:
+def _where(rows: Tensor, new: ObsTensors, old: ObsTensors) -> ObsTensors:
     if isinstance(new, dict) and isinstance(old, dict):
         return {key: torch.where(_like(rows, old[key]), new[key], old[key]) for key in new}
     assert isinstance(new, Tensor) and isinstance(old, Tensor)
     return torch.where(_like(rows, old), new, old)
 
 
-def _index_copy(obs: Tensors, index: Tensor, fresh: Tensors) -> Tensors:
+def _index_copy(obs: ObsTensors, index: Tensor, fresh: ObsTensors) -> ObsTensors:
     if isinstance(obs, dict) and isinstance(fresh, dict):
         return {key: obs[key].index_copy(0, index, fresh[key]) for key in obs}
     assert isinstance(obs, Tensor) and isinstance(fresh, Tensor)

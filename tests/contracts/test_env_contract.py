@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from dreamgym.dreams.env import DreamEnv
 from dreamgym.dreams.vector import DreamVectorEnv
-from tests.toys import BlindWorld, CorridorWorld, CounterWorld, PictureWorld, make_counter_env, make_picture_env
+from tests.toys import BlindWorld, CorridorWorld, CounterWorld, PartsWorld, PictureWorld, make_counter_env, make_picture_env
 
 DREAMS = [
     ("toys/Counter-v0", "make_counter_env", "vector"),
@@ -26,8 +26,11 @@ DREAMS = [
     ("toys/Picture-v0", "make_picture_env", "pixels"),
     ("toys/Picture-v0", "make_picture_env", "latent"),
     ("toys/Picture-v0", "make_picture_env", "dict"),
+    ("toys/Parts-v0", "make_parts_env", "parts"),
+    ("toys/Parts-v0", "make_parts_env", "latent"),
+    ("toys/Parts-v0", "make_parts_env", "dict"),
 ]
-WORLDS = {"counter": CounterWorld, "picture": PictureWorld, "corridor": CorridorWorld, "blind": BlindWorld}
+WORLDS = {"counter": CounterWorld, "picture": PictureWorld, "parts": PartsWorld, "corridor": CorridorWorld, "blind": BlindWorld}
 
 
 @pytest.fixture
