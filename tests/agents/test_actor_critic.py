@@ -40,7 +40,7 @@ def test_only_the_actor_and_the_critic_receive_gradients(build):
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert any(not torch.equal(old, new) for old, new in zip(critic, agent.critic.parameters()))
-    actor_loss, _, _ = agent.losses(model, _starts(model), FREE, torch.Generator().manual_seed(0))
+    actor_loss = agent.losses(model, _starts(model), FREE, torch.Generator().manual_seed(0)).actor
     agent.zero_grad()
     actor_loss.backward(inputs=list(agent.actor.parameters()))
     assert all(parameter.grad is None for parameter in agent.critic.parameters())
@@ -54,7 +54,7 @@ def test_the_action_that_pays_is_found_in_the_dream(build):
     agent = ActorCritic(model.spec, model.core.feature_size, SMALL, seed=0)
     optimiser = torch.optim.Adam(agent.actor.parameters(), 0.01)
     for step in range(40):
-        actor_loss, _, _ = agent.losses(model, _starts(model), FREE, torch.Generator().manual_seed(step))
+        actor_loss = agent.losses(model, _starts(model), FREE, torch.Generator().manual_seed(step)).actor
         for parameter, gradient in zip(agent.actor.parameters(), torch.autograd.grad(actor_loss, list(agent.actor.parameters()))):
             parameter.grad = gradient
         optimiser.step()
@@ -70,7 +70,7 @@ def test_a_halt_is_worse_than_living_on():
     agent = ActorCritic(model.spec, model.core.feature_size, SMALL)
     always = Guard(max_uncertainty=1e-9, uncertainty_penalty=0.0, range_guard=False, reward_low=-1.0, max_episode_steps=50)
     free, guarded = (
-        agent.losses(model, _starts(model), guard, torch.Generator().manual_seed(0))[2]["imagined_return"] for guard in (FREE, always)
+        agent.losses(model, _starts(model), guard, torch.Generator().manual_seed(0)).metrics["imagined_return"] for guard in (FREE, always)
     )
     worst_life = -(1.0 - 0.99**50) / 0.01
     assert float(guarded) == pytest.approx(worst_life, rel=1e-3) and float(free) > worst_life + 30.0
