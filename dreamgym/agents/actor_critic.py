@@ -257,9 +257,10 @@ class ActorCritic(nn.Module):
     def _actor_loss(self, lived: Dream, scores: Scores) -> tuple[Tensor, Tensor, Tensor | None]:
         """Minus the weighted objective; the mean entropy; the scale of returns."""
         J, rho = scores.action_returns.shape[1], self.reinforce
-        raw = self.actor(lived.features[:, :J]) if lived.raw is None else lived.raw
-        policy, noise = self.actor.distribution(raw), lived.noise[:, : raw.shape[1]]
-        entropy = policy.entropy(noise)
+        acted = policy = self.actor.distribution(lived.raw)
+        if rho == 1.0:  # nothing was recorded while dreaming: one pass over all the states it acted in
+            policy = self.actor.distribution(self.actor(lived.features[:, :-1]))
+        entropy = policy.entropy(lived.noise)
         if self.config.entropy_per_dimension:
             entropy = entropy / self.actor.dimensions
         objective = self.config.entropy * entropy[:, :J]
@@ -270,7 +271,8 @@ class ActorCritic(nn.Module):
         if rho < 1.0:
             objective = objective + (1.0 - rho) * returns
         if rho > 0.0:
-            objective = objective + rho * policy.sampled_log_prob(noise)[:, :J] * advantage
+            log_prob = policy.log_prob(acted.draw(lived.noise).detach())
+            objective = objective + rho * log_prob[:, :J] * advantage
         return -(scores.action_weight * objective).mean(), entropy.mean(), scale
 
     def _critic_loss(self, raw: Tensor, lived: Dream, scores: Scores) -> Tensor:

@@ -49,7 +49,7 @@ class Dream(TensorStruct):
     """Imagined lives of N starts over H actions. Attached to the actor where gradients flow through the dynamics."""
 
     features: Tensor  # [N,H+1,F], the start first
-    raw: Tensor | None  # [N,H,R] the actor's outputs, where they carry a gradient
+    raw: Tensor  # [N,H,R] the actor's outputs
     noise: Tensor  # [N,H,A] what the actions were drawn with
     reward: Tensor  # [N,H+1] on arrival
     continue_prob: Tensor  # [N,H+1]
@@ -91,7 +91,7 @@ def dream(
         reward, continue_prob = (part.unflatten(0, (-1, H + 1)) for part in outlook(model, flat, guard))
     if start_alive is not None:
         continue_prob = torch.cat([start_alive.to(continue_prob).unsqueeze(1), continue_prob[:, 1:]], 1)
-    return Dream(features, torch.stack(raws, 1) if dynamics else None, noise[..., lanes:], reward, continue_prob)
+    return Dream(features, torch.stack(raws, 1), noise[..., lanes:], reward, continue_prob)
 
 
 def outlook(model: Any, states: Any, guard: Guard) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
 """Distributions a policy acts with: squashed, truncated and bounded normals for Box actions, one-hot classes for the rest.
 
-A family turns a network's raw outputs into a distribution. Every distribution answers the same questions, always given the uniforms
-`noise` in (0,1) that drew the action, so that nothing has to be inverted: `mode`, `sample(noise)` (with gradient),
-`sampled_log_prob(noise)` (of that sample, detached: what REINFORCE needs) and `entropy(noise)`.
+A family turns a network's raw outputs into a distribution. Every distribution answers the same questions; noise is uniform in (0,1).
+What `draw` gives is the action before squashing or clipping, so that `log_prob` of it needs no inverse; `sample` finishes it.
 """
 
 from __future__ import annotations
@@ -49,8 +48,11 @@ class ActionDistribution(Protocol):
     def sample(self, noise: Tensor) -> Tensor:
         """An action with gradient; noise [..., A] uniform."""
 
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log-probability of the detached sample that `noise` draws."""
+    def draw(self, noise: Tensor) -> Tensor:
+        """The same action as log_prob wants it [..., A]. Detach it for REINFORCE."""
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """Log-probability of what `draw` gave, by this distribution or another of its kind."""
 
     def entropy(self, noise: Tensor) -> Tensor:
         """Exact where there is a formula, else estimated from the sample that `noise` draws, with its gradient."""
@@ -93,25 +95,21 @@ class TanhNormal:
         """The squashed mean, which is the median. (V1's code takes the likeliest of 100 samples instead, which costs noise and time.)"""
         return torch.tanh(self.mean)
 
-    def pre_tanh(self, noise: Tensor) -> Tensor:
+    def draw(self, noise: Tensor) -> Tensor:
         """Reparameterised sample before squashing; noise [..., A] uniform."""
         return self.mean + self.std * to_normal(noise)
 
     def sample(self, noise: Tensor) -> Tensor:
         """Reparameterised sample [..., A]."""
-        return torch.tanh(self.pre_tanh(noise))
+        return torch.tanh(self.draw(noise))
 
-    def log_prob(self, pre_tanh: Tensor) -> Tensor:
-        """Log density of tanh(pre_tanh), summed over actions: [...]."""
-        return (_normal_log_prob(pre_tanh, self.mean, self.std) - tanh_log_det(pre_tanh)).sum(-1)
-
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log density of the detached sample."""
-        return self.log_prob(self.pre_tanh(noise).detach())
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """Log density of tanh(drawn), summed over actions: [...]."""
+        return (_normal_log_prob(drawn, self.mean, self.std) - tanh_log_det(drawn)).sum(-1)
 
     def entropy(self, noise: Tensor) -> Tensor:
         """One-sample estimate [...]; there is no formula. Its gradient is reparameterised."""
-        return -self.log_prob(self.pre_tanh(noise))
+        return -self.log_prob(self.draw(noise))
 
 
 @dataclass(frozen=True)
@@ -139,13 +137,13 @@ class TruncatedNormal:
         sample = self.mean + self.std * torch.special.ndtri(share)
         return sample + (sample.clamp(-_EDGE, _EDGE) - sample).detach()
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Log density of actions [..., A] within [-1, 1]: [...]."""
-        return (_normal_log_prob(action, self.mean, self.std) - self._masses()[1].log()).sum(-1)
+    def draw(self, noise: Tensor) -> Tensor:
+        """The sample itself."""
+        return self.sample(noise)
 
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log density of the detached sample."""
-        return self.log_prob(self.sample(noise).detach())
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """Log density of actions [..., A] within [-1, 1]: [...]."""
+        return (_normal_log_prob(drawn, self.mean, self.std) - self._masses()[1].log()).sum(-1)
 
     def entropy(self, noise: Tensor | None = None) -> Tensor:
         """Exact entropy [...]: ln(sqrt(2 pi e) std Z) + (a phi(a) - b phi(b)) / 2Z for standardised bounds a, b around the mass Z."""
@@ -181,19 +179,20 @@ class BoundedNormal:
 
     def sample(self, noise: Tensor) -> Tensor:
         """a / sg(max(1, |a|)) [..., A] of a reparameterised sample a: clipped, with V3's gradient."""
-        action = self._unclipped(noise)
+        action = self.draw(noise)
         return action / action.detach().abs().clamp(min=1.0)
 
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log density of the detached, unclipped sample."""
-        return _normal_log_prob(self._unclipped(noise).detach(), self.mean, self.std).sum(-1)
+    def draw(self, noise: Tensor) -> Tensor:
+        """Reparameterised sample before clipping; noise [..., A] uniform."""
+        return self.mean + self.std * to_normal(noise)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """Log density of unclipped actions [..., A]: [...]."""
+        return _normal_log_prob(drawn, self.mean, self.std).sum(-1)
 
     def entropy(self, noise: Tensor | None = None) -> Tensor:
         """Exact entropy of the unclipped normal [...]."""
         return (self.std.log() + _HALF_LOG_2PI_E).sum(-1)
-
-    def _unclipped(self, noise: Tensor) -> Tensor:
-        return self.mean + self.std * to_normal(noise)
 
 
 @dataclass(frozen=True)
@@ -218,24 +217,21 @@ class OneHotPolicy:
     def sample(self, noise: Tensor) -> Tensor:
         """Gumbel-max draw as one-hot with the gradient of softmax(logits); noise [..., A] uniform."""
         probs = self.logits.softmax(-1)
-        return self._drawn(noise) + (probs - probs.detach())
+        return self.draw(noise) + (probs - probs.detach())
 
-    def log_prob(self, action: Tensor) -> Tensor:
+    def draw(self, noise: Tensor) -> Tensor:
+        """The one-hot without gradient."""
+        gumbel = -torch.log(-torch.log(noise))
+        return functional.one_hot((self.logits.detach() + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
         """Log probability of one-hot actions: [...]."""
-        return (self.logits.log_softmax(-1) * action).sum(-1)
-
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log probability of the class drawn."""
-        return self.log_prob(self._drawn(noise))
+        return (self.logits.log_softmax(-1) * drawn).sum(-1)
 
     def entropy(self, noise: Tensor | None = None) -> Tensor:
         """Exact entropy [...]."""
         log_probs = self.logits.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
-
-    def _drawn(self, noise: Tensor) -> Tensor:
-        gumbel = -torch.log(-torch.log(noise))
-        return functional.one_hot((self.logits.detach() + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -253,16 +249,20 @@ class FactoredOneHotPolicy:
         """A draw of each factor; noise [..., A] uniform."""
         return torch.cat([factor.sample(part) for factor, part in self._split(noise)], -1)
 
-    def sampled_log_prob(self, noise: Tensor) -> Tensor:
-        """Log probability of the classes drawn: [...]."""
-        return torch.stack([factor.sampled_log_prob(part) for factor, part in self._split(noise)]).sum(0)
+    def draw(self, noise: Tensor) -> Tensor:
+        """The one-hots without gradient."""
+        return torch.cat([factor.draw(part) for factor, part in self._split(noise)], -1)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """Log probability of concatenated one-hots: [...]."""
+        return torch.stack([factor.log_prob(part) for factor, part in self._split(drawn)]).sum(0)
 
     def entropy(self, noise: Tensor | None = None) -> Tensor:
         """Exact entropy [...]: independent factors add up."""
         return torch.stack([factor.entropy() for factor in self.factors]).sum(0)
 
-    def _split(self, noise: Tensor) -> list[tuple[OneHotPolicy, Tensor]]:
-        return list(zip(self.factors, noise.split([factor.logits.shape[-1] for factor in self.factors], -1)))
+    def _split(self, joint: Tensor) -> list[tuple[OneHotPolicy, Tensor]]:
+        return list(zip(self.factors, joint.split([factor.logits.shape[-1] for factor in self.factors], -1)))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_truncated_normal_is_finite_at_every_corner_in_float32(raw):
         uniform = torch.full((3, 1), noise)
         sample = policy.sample(uniform)
         assert float(sample.detach().abs().max()) <= 1.0 - 0.9e-6
-        numbers = [sample.sum(), policy.sampled_log_prob(uniform).sum(), policy.entropy().sum()]
+        numbers = [sample.sum(), policy.log_prob(policy.draw(uniform).detach()).sum(), policy.entropy().sum()]
         assert all(torch.isfinite(number) for number in numbers)
         (gradient,) = torch.autograd.grad(sum(numbers), inputs, retain_graph=True)
         assert torch.isfinite(gradient).all()
@@ -101,7 +101,7 @@ def test_bounded_samples_are_clipped_but_their_log_probs_are_not():
     unclipped = math.tanh(1.0) + 0.8927173702 * 2.3263479
     assert float(policy.sample(noise)) == 1.0 and unclipped > 2.0
     expected = torch.distributions.Normal(math.tanh(1.0), 0.8927173702).log_prob(torch.tensor(unclipped))
-    assert float(policy.sampled_log_prob(noise)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(policy.log_prob(policy.draw(noise))) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -110,17 +110,18 @@ def test_log_probs_of_samples_average_to_minus_the_entropy(family):
     raw = torch.linspace(-1.0, 0.8, family.raw_size(_size(family)), dtype=torch.float64)
     noise = _noise(20_000, _size(family))
     policy = family.distribution(raw.expand(20_000, -1))
-    log_prob, entropy = policy.sampled_log_prob(noise), policy.entropy(noise)
+    log_prob, entropy = policy.log_prob(policy.draw(noise)), policy.entropy(noise)
     assert log_prob.shape == entropy.shape == (20_000,)
     assert float(-log_prob.mean()) == pytest.approx(float(entropy.mean()), abs=0.03)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_the_score_has_mean_zero(family):
-    """E grad log p = 0: the sample must be detached inside the log-probability, or REINFORCE is biased."""
+    """E grad log p = 0 with the draw held fixed, or REINFORCE would be biased."""
     raw = torch.linspace(-0.5, 0.4, family.raw_size(_size(family)), dtype=torch.float64, requires_grad=True)
     noise = _noise(20_000, _size(family), seed=1)
-    family.distribution(raw.expand(20_000, -1)).sampled_log_prob(noise).mean().backward()
+    policy = family.distribution(raw.expand(20_000, -1))
+    policy.log_prob(policy.draw(noise).detach()).mean().backward()
     assert float(raw.grad.abs().max()) < 0.03
 
 
