@@ -16,8 +16,9 @@ __all__ = ["BINS", "HALF_LOG_2PI", "OneHotPolicy", "TanhNormal", "TwoHot", "Unit
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)  # what a unit normal's loss is when it is right
 BINS = 255  # of TwoHot
 
+
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) ln(1 + |x|), elementwise. Source: Hafner et al. 2023 (DreamerV3), eq. 9."""
+    """sign(x) ln(1 + |x|), elementwise. Source: Hafner et al. 2023 (DreamerV3), specs/dreamer.md C.1."""
     return torch.sign(x) * torch.log1p(x.abs())
 
 
