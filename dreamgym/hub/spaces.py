@@ -10,12 +10,14 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.hub.strict_json import Place, quote
+from dreamgym.structs import PART_NAME
 
 __all__ = ["decode_space", "encode_space"]
 
 _MAX_ELEMENTS = 10**7
 _MAX_CLASSES = 10**6
 _MAX_DIMENSIONS = 8
+_MAX_PARTS = 64
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8")
 _DTYPES = (*_INTEGERS, "float32", "float64")
 _KEYS = {
@@ -27,7 +29,7 @@ _KEYS = {
 
 
 def encode_space(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Box, Discrete, MultiDiscrete or a flat Dict of those as JSON. Raises TypeError for any other space."""
+    """Box, Discrete, MultiDiscrete or a flat Dict of at most 64 of those as JSON. Raises TypeError for any other space or name."""
     if isinstance(space, spaces.Box) and str(space.dtype) in _DTYPES:
         low, high = (_encode_bound(bound) for bound in (space.low, space.high))
         return {"type": "box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
@@ -35,9 +37,17 @@ def encode_space(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"type": "discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete) and space.dtype == np.int64 and space.nvec.ndim == 1:
         return {"type": "multi-discrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
-    if isinstance(space, spaces.Dict) and not any(isinstance(inner, spaces.Dict) for inner in space.values()):
+    if isinstance(space, spaces.Dict) and _is_storable(space):
         return {"type": "dict", "spaces": {name: encode_space(inner) for name, inner in space.items()}}
-    raise TypeError(f"space {space} cannot be stored; expected Box, Discrete or MultiDiscrete (int64), or a flat Dict of those")
+    raise TypeError(
+        f"space {space} cannot be stored; expected Box, Discrete or MultiDiscrete (int64), or a flat Dict of at most {_MAX_PARTS} of "
+        "those, named by 1 to 64 letters, digits, '_', '.' or '-'"
+    )
+
+
+def _is_storable(space: spaces.Dict) -> bool:
+    named = all(isinstance(name, str) and PART_NAME.fullmatch(name) for name in space)
+    return named and 1 <= len(space) <= _MAX_PARTS and not any(isinstance(inner, spaces.Dict) for inner in space.values())
 
 
 def decode_space(value: Any, place: Place) -> spaces.Space[Any]:
@@ -46,12 +56,12 @@ def decode_space(value: Any, place: Place) -> spaces.Space[Any]:
 
 
 class _Budget:
-    """Elements left to the spaces of one Dict together."""
+    """Elements left to the spaces of one Dict together; a class counts as one, since models see it as one-hot."""
 
     left = _MAX_ELEMENTS
 
-    def spend(self, shape: list[int], place: Place) -> None:
-        self.left -= math.prod(shape)
+    def spend(self, elements: int, place: Place) -> None:
+        self.left -= elements
         if self.left < 0:
             raise place.error(f"makes a space of more than {_MAX_ELEMENTS} elements, the limit")
 
@@ -66,18 +76,25 @@ def _decode_space(value: Any, place: Place, budget: _Budget, *, nested: bool = F
         return _decode_box(value, place, budget)
     if tag == "discrete":
         n = _integer(value["n"], place.key("n"), 1, _MAX_CLASSES)
+        budget.spend(n, place.key("n"))
         return spaces.Discrete(n, start=_integer(value["start"], place.key("start"), -(2**31), 2**31))
     if tag == "multi-discrete":
         nvec = _integers(value["nvec"], place.key("nvec"), 1, _MAX_CLASSES)
         start = _integers(value["start"], place.key("start"), -(2**31), 2**31)
         if len(nvec) != len(start) or not nvec:
             raise place.error(f"has {len(nvec)} nvec and {len(start)} start values; expected equally many, at least one")
+        budget.spend(sum(nvec), place.key("nvec"))
         return spaces.MultiDiscrete(nvec, start=start)
-    inner = value["spaces"]
-    if not isinstance(inner, dict) or not inner:
-        raise place.key("spaces").error(f"is {quote(inner)}; expected an object with at least one space")
-    at = place.key("spaces")
-    return spaces.Dict({name: _decode_space(one, at.key(name), budget, nested=True) for name, one in inner.items()})
+    return _decode_dict(value["spaces"], place.key("spaces"), budget)
+
+
+def _decode_dict(parts: Any, place: Place, budget: _Budget) -> spaces.Dict:
+    if not isinstance(parts, dict) or not 1 <= len(parts) <= _MAX_PARTS:
+        raise place.error(f"is {quote(parts)}; expected an object with at least one space and at most {_MAX_PARTS}")
+    for name in parts:
+        if not PART_NAME.fullmatch(name):
+            raise place.error(f"has a space named {quote(name)}; expected 1 to 64 letters, digits, '_', '.' or '-'")
+    return spaces.Dict({name: _decode_space(part, place.key(name), budget, nested=True) for name, part in parts.items()})
 
 
 def check_keys(value: dict[str, Any], expected: tuple[str, ...], place: Place) -> None:
@@ -94,7 +111,7 @@ def _decode_box(value: dict[str, Any], place: Place, budget: _Budget) -> spaces.
     shape = _integers(value["shape"], place.key("shape"), 1, _MAX_ELEMENTS)
     if len(shape) > _MAX_DIMENSIONS:
         raise place.key("shape").error(f"has {len(shape)} dimensions; the limit is {_MAX_DIMENSIONS}")
-    budget.spend(shape, place.key("shape"))
+    budget.spend(math.prod(shape), place.key("shape"))
     name = value["dtype"]
     if not isinstance(name, str) or name not in _DTYPES:
         raise place.key("dtype").error(f"is {quote(name)}; expected one of {', '.join(_DTYPES)}")
