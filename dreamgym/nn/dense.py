@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamgym.nn.networks import Activation, Init, Norm, build_activation, build_norm
+from dreamgym.nn.networks import Activation, Init, Norm, build_norm
 from dreamgym.nn.recurrent import LAYER_EPS, RMS_EPS, trunc_normal
 
 __all__ = ["Dense", "EnsembleDense", "hidden_layers"]
 
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": functional.elu, "relu": functional.relu, "silu": functional.silu}
+
+
 class Dense(nn.Linear):
     """Linear, norm, activation: [..., inputs] -> [..., units]."""
 
-    # A Linear instead of a holder of one, so that its weights bear the names they have in bundles of format 1.
+    # A Linear instead of a holder of one, so that its weights bear the names they have in bundles of format 1. Functions and no module
+    # for a missing norm, because a dream of one slot is all call overhead.
 
     def __init__(self, inputs: int, units: int, activation: Activation, norm: Norm) -> None:
         super().__init__(inputs, units)
-        self.norm = build_norm(norm, units)
-        self.activation = build_activation(activation)
+        self.norm = None if norm == "none" else build_norm(norm, units)
+        self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(super().forward(x)))
+        out = functional.linear(x, self.weight, self.bias)
+        return self.activation(out if self.norm is None else self.norm(out))
 
 
 def hidden_layers(inputs: int, units: int, layers: int, activation: Activation, norm: Norm) -> nn.Module:
@@ -42,8 +48,8 @@ class EnsembleDense(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(members, inputs, units))
         self.bias = nn.Parameter(torch.zeros(members, 1, units))
-        self.norm = _MemberNorm(members, units, norm) if norm != "none" else nn.Identity()
-        self.activation = build_activation(activation) if activation is not None else nn.Identity()
+        self.norm = None if norm == "none" else _MemberNorm(members, units, norm)
+        self.activation = None if activation is None else _ACTIVATIONS[activation]
         self.reset_parameters("xavier")
 
     def reset_parameters(self, init: Init) -> None:
@@ -57,7 +63,8 @@ class EnsembleDense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.baddbmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype))
-        return self.activation(self.norm(out))
+        out = out if self.norm is None else self.norm(out)
+        return out if self.activation is None else self.activation(out)
 
 
 class _MemberNorm(nn.Module):
