@@ -165,7 +165,8 @@ class Preprocess:
     area averaging. action_repeat applies an action that many times and sums the rewards; skip_render does so without drawing the
     frames nobody sees, where the env allows it. merge_pedals turns CarRacing's (steer, gas, brake) into (steer, accelerate).
     success_truncates turns an end that the env reports as success (CarRacing's finished lap) into a truncation, because a model
-    that learned it as death would avoid it.
+    that learned it as death would avoid it. stack shows the last images, of agent steps, along the channels, oldest first; at reset
+    the first one repeated.
     """
 
     size: int | None = None
@@ -177,8 +178,11 @@ class Preprocess:
     merge_pedals: bool = False
     reward_clip: float | None = None
     success_truncates: bool = False
+    stack: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.stack <= 64:
+            raise ValueError(f"stack is {self.stack}; expected 1 to 64 images.")
         if self.action_repeat < 1:
             raise ValueError(f"action_repeat is {self.action_repeat}; expected at least 1.")
         if self.size is not None and not 8 <= self.size <= 1024:
@@ -189,7 +193,7 @@ class Preprocess:
     @property
     def reads_images(self) -> bool:
         """Whether it asks for something that only images have."""
-        return self.size is not None or self.crop is not None or bool(self.masks) or self.grey
+        return self.size is not None or self.crop is not None or bool(self.masks) or self.grey or self.stack > 1
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class ObservationReader:
         self._bounds = {name: _decode_bounds(part, device) for name, part in self._parts.items()}
         self.latent_space = spaces.Box(low, high, dtype=np.float32)
         self.can_decode = can_decode
+        self.stack = model.spec.preprocess.stack
         self.space = self._space()
 
     @property
@@ -108,7 +109,8 @@ def frames(reader: ObservationReader, state: Any, size: int) -> tuple[NDArray[np
     """A picture [Y,X,3] uint8 of each row of a state: the decoded observation, or the features where there is no decoder."""
     obs, space = (reader.decoded(state), reader.own_space) if reader.can_decode else (reader.latent(state), reader.latent_space)
     arrays = to_numpy(obs, space)
-    return tuple(frame(map_obs(lambda values: values[row], arrays), space, size) for row in range(num_rows(arrays)))  # noqa: B023
+    rows = [map_obs(lambda values: values[row], arrays) for row in range(num_rows(arrays))]  # noqa: B023
+    return tuple(frame(row, space, size, stack=reader.stack) for row in rows)
 
 
 def num_rows(obs: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -103,7 +104,7 @@ class _View(Protocol):
 
 
 class _ImageView:
-    """Mask, crop, grey and resize uint8 images [Y,X,C] or [Y,X] -> [Y,X,C]."""
+    """Mask, crop, grey, resize and stack uint8 images [Y,X,C] or [Y,X] -> [Y,X,C]."""
 
     def __init__(self, space: spaces.Box, settings: Preprocess) -> None:
         self.settings = settings
@@ -115,18 +116,23 @@ class _ImageView:
             raise ValueError(f"grey needs images with 3 channels or 1; this env's are {space.shape}.")
         if settings.size is not None or settings.grey:
             self._cv2()
-        shape = self._single(np.zeros(space.shape, np.uint8)).shape
-        self.space: spaces.Space[Any] = spaces.Box(0, 255, shape, np.uint8)
+        self._last: deque[NDArray[np.uint8]] = deque(maxlen=settings.stack)
+        Y, X, C = self._single(np.zeros(space.shape, np.uint8)).shape
+        self.space: spaces.Space[Any] = spaces.Box(0, 255, (Y, X, C * settings.stack), np.uint8)
 
     def begin(self) -> None:
-        """Nothing is remembered."""
+        self._last.clear()
 
     @staticmethod
     def _cv2() -> Any:
         return require("cv2", extra="car-racing", purpose="Resizing and greying images")
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return self._single(image)
+        single = self._single(image)
+        if self.settings.stack == 1:
+            return single
+        self._last.extend([single] * (1 if self._last else self.settings.stack))
+        return np.concatenate(self._last, -1)
 
     def _single(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         settings = self.settings
@@ -195,7 +201,7 @@ def _choose_view(space: spaces.Space[Any], settings: Preprocess) -> _View:
     parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
     views = {name: _view_of_part(part, space, settings) for name, part in parts.items()}
     if settings.reads_images and not any(isinstance(view, _ImageView) for view in views.values()):
-        raise ValueError(f"size, crop, masks and grey are for images, but this env's observations are vectors: {space}.")
+        raise ValueError(f"size, crop, masks, grey and stack are for images, but this env's observations are vectors: {space}.")
     return _DictView(views) if isinstance(space, spaces.Dict) else views[""]
 
 

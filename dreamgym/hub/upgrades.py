@@ -26,6 +26,7 @@ class Addition:
 
 # To give a config dataclass a new field: raise FORMAT_VERSION in config.py if it has been released, and add a line to its step here.
 _SINCE_2 = (
+    Addition(("spec", "preprocess"), {"stack": 1}),
     Addition(("model", "core", "latent"), {"type": "gaussian-latent", "std": "softplus"}),
     Addition(
         ("model", "core"),

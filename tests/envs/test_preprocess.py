@@ -123,6 +123,46 @@ def test_float64_vectors_become_float32():
     assert obs.dtype == np.float32 and env.observation_space.contains(obs)
 
 
+def test_a_stack_shows_the_last_images_oldest_first():
+    raw, env = Pictures(), preprocess(Pictures(), Preprocess(stack=3))
+    images = [raw.reset()[0], raw.step(0)[0], raw.step(0)[0]]
+    for expected in ([0, 0, 0], [0, 0, 1], [0, 1, 2]):
+        obs = env.reset()[0] if expected == [0, 0, 0] else env.step(0)[0]
+        np.testing.assert_array_equal(obs, np.concatenate([images[t] for t in expected], -1))
+    assert env.observation_space == spaces.Box(0, 255, (20, 30, 9), np.uint8)
+
+
+def test_a_stack_begins_anew_with_every_episode():
+    env = preprocess(Pictures(), Preprocess(stack=2, grey=True, size=8))
+    first = env.reset()[0]
+    env.step(0)
+    np.testing.assert_array_equal(env.reset()[0], first)
+    assert (first[..., 0] == first[..., 1]).all() and first.shape == (8, 8, 2)
+
+
+def test_a_stack_skips_repeated_frames():
+    raw, env = Pictures(), preprocess(Pictures(), Preprocess(stack=2, action_repeat=2))
+    start = raw.reset()[0]
+    raw.step(0)
+    second = raw.step(0)[0]
+    env.reset()
+    np.testing.assert_array_equal(env.step(0)[0], np.concatenate([start, second], -1))
+
+
+@pytest.mark.parametrize("stack", [0, 65])
+def test_a_senseless_stack_is_refused(stack):
+    with pytest.raises(ValueError, match="1 to 64"):
+        Preprocess(stack=stack)
+
+
+def test_stacks_of_a_dict_are_each_their_own():
+    env = preprocess(Parts(), Preprocess(stack=2))
+    env.reset()
+    obs = env.step(0)[0]
+    assert obs["front"][0, 0].tolist() == [0, 0, 0, 10, 10, 10] and obs["back"][0, 0].tolist() == [0, 10]
+    assert env.observation_space.contains(obs)
+
+
 class Parts(Pictures):
     """Two cameras, a wide integer vector, a single number and a class."""
 
