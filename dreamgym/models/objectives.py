@@ -80,8 +80,7 @@ class LatentObjective:
         logit = heads.continue_logit(states, features)
         parts = {
             "code": self.code_scale * code_error.mean(),
-            "kl": self.kl_scale
-            * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),
+            "kl": self.kl_scale * balanced_kl(core.latent, posterior, prior, balance=self.kl_balance, free_nats=self.free_nats),
             "reward": self.reward_scale * reward_error.mean(),
             "continue": self.continue_scale * functional.binary_cross_entropy_with_logits(logit, (~batch.is_terminal).float()),
             "members": members_error(heads.members, states.deter, embed, batch),
@@ -163,11 +162,11 @@ class DreamerObjective:
         Precomputed embeddings are not read: the encoder is trained here. Metrics: the raw KL and both entropies, in nats.
         """
         core, heads = model.core, model.heads
-        embed = model.embed(batch.obs, grad=True)
+        embed = model.embed(batch.obs, grad=True, dither=_dither(noise))
         states, posterior = observe_sequence(core, embed, batch.prev_action, batch.is_first, noise, start)
         prior = core.prior_stats(states.deter, core.prior_member(noise))
         features = core.features(states)
-        parts, metrics = self._observation(model, batch, embed, features)
+        parts, metrics = self._observation(model, batch, embed, features, _dither(noise))
         parts["reward"] = self.reward_scale * heads.reward_loss(features, batch.reward).mean()
         parts["continue"] = self.continue_scale * heads.continue_loss(features, batch.is_terminal).mean()
         parts["kl"], metrics["kl"] = split_kl(core.latent, posterior, prior, self.kl)
@@ -182,22 +181,28 @@ class DreamerObjective:
         return Losses(torch.stack(list(parts.values())).sum(), parts, states, metrics)
 
     def _observation(
-        self, model: WorldModel, batch: SequenceBatch, embed: Tensor, features: Tensor
+        self, model: WorldModel, batch: SequenceBatch, embed: Tensor, features: Tensor, dither: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Parts and metrics of what was seen; rows whose observation means nothing do not count."""
         joint = isinstance(self.observation, Reconstruction)
         scale = self.observation.scale if isinstance(self.observation, Reconstruction) else 1.0
         rows = batch.valid.sum().clamp(min=1)
-        painted = model.heads.decoder.losses(features if joint else features.detach(), batch.obs)
+        painted = model.heads.decoder.losses(features if joint else features.detach(), batch.obs, dither)
         parts = {_part_name(key): scale * torch.where(batch.valid, loss, 0.0).sum() / rows for key, loss in painted.items()}
         if not isinstance(self.observation, Contrastive):
             return parts, {}
+        assert model.contrast is not None
         gain = info_nce(model.contrast(embed), features, batch.valid, self.observation)
         parts["contrastive"] = -self.observation.scale * gain
         return parts, {"contrastive_gain": gain.detach()}
 
 
 _OTHER_PARTS = ("reward", "continue", "kl", "global_prior", "overshooting", "members", "contrastive")
+
+
+def _dither(noise: Tensor) -> Tensor:
+    """[B,T] uniforms that seed the noise of 5-bit images, hashed further there: the last lane, which no dream holds for an episode."""
+    return noise[..., -1]
 
 
 def _part_name(key: str) -> str:

@@ -173,3 +173,12 @@ def test_training_the_state_model_recovers_which_row_is_which():
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Contrastive(**wrong)
+
+
+@pytest.mark.parametrize(("std", "error"), [(1.0, 1e-3), (0.1, 0.05), (0.01, 2.0)])
+def test_expanding_the_square_costs_little_precision(std, error):
+    torch.manual_seed(0)
+    features = torch.tanh(torch.randn(20, 230))
+    stats = GaussianStats(features + std * torch.randn(20, 230), torch.full((20, 230), std))
+    exact = Normal(stats.mean.double(), stats.std.double()).log_prob(features.double()).sum(-1)
+    assert float((score_matrix(stats, features).diagonal() - exact).abs().max()) < error
