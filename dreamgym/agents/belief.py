@@ -50,7 +50,7 @@ class BeliefPolicy:
 
     The agent is a Policy over features or a StateAgent. Keeps the model's posterior and the action actually returned, so any noise is
     added here and not by the caller: explore_noise is the std of Gaussian noise on model actions, clipped to [-1,1] (for classes: the
-    chance of a uniform one, in each factor). posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the
+    chance of a uniform one, in each factor). It replaces a StateAgent's own exploration and comes on top of a Policy's. posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the
     posterior's mean. Row k to begin an episode since `reseed` draws from the streams of (seed, k), whatever the batch.
     """
 
@@ -75,6 +75,11 @@ class BeliefPolicy:
         self._mean_noise = torch.empty(0)
         self.memory: Any = None  # what a StateAgent wants back, such as a planner's last Plan
         self.reseed(seed)
+
+    @property
+    def belief(self) -> Any:
+        """The model's states [B] that the last actions were chosen from, as inference tensors; None before the first call."""
+        return self._belief
 
     def reseed(self, seed: int) -> None:
         """Restart all noise, and the agent's own where it can be."""
@@ -106,7 +111,8 @@ class BeliefPolicy:
         is_first = torch.as_tensor(begins, device=device)
         self._belief = model.observe(self._belief, self._prev_action, obs, is_first, self._noise(B))
         if self._reads_states:
-            action, self.memory = self.agent.act(self._belief, self.memory, self._key(), deterministic)  # type: ignore[union-attr]
+            quiet = deterministic or self.explore_noise > 0.0
+            action, self.memory = self.agent.act(self._belief, self.memory, self._key(), quiet)  # type: ignore[union-attr]
         else:
             features = model.features(self._belief).cpu().numpy()
             asked, state = self.agent.predict(features, state, episode_start, deterministic)  # type: ignore[union-attr]

@@ -92,6 +92,7 @@ def test_an_agent_of_states_reads_the_posterior_and_its_action_is_believed() -> 
     assert reader.states[0].flatten().tolist() == [1.0, 2.0]
     assert reader.states[1].flatten().tolist() == [0.5 * (1.25 + 3.0), 0.5 * (2.25 + 2.0)]
     assert reader.deterministic == [True, False]
+    assert torch.equal(policy.belief.x, reader.states[1])
 
 
 def test_an_agents_memory_comes_back_until_the_batch_changes() -> None:
@@ -137,6 +138,13 @@ def test_gaussian_exploration_is_clipped_and_of_the_asked_size() -> None:
     assert abs(actions.std() - 0.3) < 0.02
     edge, _ = policy_of(Constant([0.9]), CounterWorld(), explore_noise=0.3).predict(np.zeros((200, 1), np.float32))
     assert edge.max() == 1.0
+
+
+def test_exploration_here_replaces_a_planners_own() -> None:
+    reader = Reader()
+    actions, _ = policy_of(reader, CounterWorld(), explore_noise=0.3).predict(rows(0.0, 0.0))
+    assert reader.deterministic == [True]
+    assert actions[0, 0] != 0.25 != actions[1, 0]
 
 
 def test_each_dial_of_a_multidiscrete_action_explores_on_its_own() -> None:
