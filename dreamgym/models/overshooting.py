@@ -59,12 +59,14 @@ def overshooting_noise(noise: Tensor, distance: int) -> Tensor:
 
     The bits of a row's first and last lane are the seed, its place in the batch the episode and the distance the step of the
     counter-based generator, so the objective's signature needs no second noise, and no draw is shared with the posterior's samples.
+    A lane of exactly 0.5 stays 0.5: it asks for the mean.
     """
     B, T, lanes = noise.shape
     ends = noise[..., [0, -1]].float().view(torch.int32).to(torch.int64)
     seed = (ends[..., 0] << 32).bitwise_xor_(ends[..., 1])[:, : T - distance]
     place = torch.arange(B * T, device=noise.device).view(B, T)[:, : T - distance]
-    return uniform(seed, place, torch.full_like(seed, distance), lanes)
+    drawn = uniform(seed, place, torch.full_like(seed, distance), lanes)
+    return torch.where(noise[:, : T - distance] == 0.5, 0.5, drawn)
 
 
 def _unflatten(struct: TensorStruct, rows: int) -> Any:

@@ -132,11 +132,18 @@ def test_gradients_stay_finite_across_episode_starts():
 
 
 def test_noise_is_fresh_for_every_row_and_distance_and_a_function_of_its_own():
-    given = torch.full((4, 5, 3), 0.5)  # even from equal rows
+    given = torch.full((4, 5, 3), 0.4)  # even from equal rows
     drawn = torch.cat([overshooting_noise(given, distance).flatten() for distance in (1, 2, 3)])
     assert drawn.numel() == 4 * (4 + 3 + 2) * 3
     assert drawn.unique().numel() == drawn.numel() and (drawn > 0).all() and (drawn < 1).all()
     assert torch.equal(overshooting_noise(given, 2), overshooting_noise(given.clone(), 2))
+
+
+def test_noise_of_one_half_still_asks_for_the_mean():
+    given = torch.rand(4, 5, 3, generator=torch.Generator().manual_seed(0))
+    given[1, :, 1] = 0.5
+    drawn = overshooting_noise(given, 2)
+    assert (drawn[1, :, 1] == 0.5).all() and int((drawn == 0.5).sum()) == 3
 
 
 def test_noise_is_uniform_and_unrelated_to_what_it_came_from():
