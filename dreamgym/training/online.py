@@ -85,7 +85,8 @@ class OnlineTrainer:
         self.latents = LatentRows(self.model.initial(1)) if self.settings.carry == "stored" else None
         self.counters = Counters()
         self.best: dict[str, Any] | None = None  # the evaluation that went best, with its weights
-        self._watch: Tensor = torch.zeros((), device=self.model.device)
+        self._watch = torch.zeros((), device=self.model.device)  # the sum of all metrics since they were last seen to be finite
+        self._latest: dict[str, Tensor] = {}
         self._rates = _Rates()
 
     # ---- the run ------------------------------------------------------------------------------------------------------
@@ -222,6 +223,8 @@ class OnlineTrainer:
         if not self.sampler.ready:
             return
         began = time.monotonic()
+        if self.counters.updates == 0:
+            self._fit_scaling(before_learning=True)
         for _ in range(updates):
             number = self.counters.updates
             batch = self.sampler.draw(self.randomness.numpy("online rows", number)).to(self.model.device)
@@ -237,19 +240,37 @@ class OnlineTrainer:
         self._rates.learning += time.monotonic() - began
 
     def _account(self, metrics: dict[str, Tensor]) -> None:
-        """Stop at NaN; log where due. Sums keep what is not finite, so a GPU need not be asked after every update."""
+        """Stop at NaN; log where due. Sums keep what is not finite, so that a GPU need not be asked after every update."""
         number = self.counters.updates
+        self._latest = metrics
         self._watch = self._watch + torch.stack([metric.float() for metric in metrics.values()]).sum()
         due = number % _LOG_EVERY == 0
-        if (due or self._watch.device.type == "cpu") and not math.isfinite(float(self._watch)):
-            bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
-            raise NonFiniteLossError(
-                f"online: {', '.join(bad) or 'the sum'} became NaN or infinite by update {number}; the last good checkpoint is "
-                f"{self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
-            )
+        if due or self._watch.device.type == "cpu":
+            self._check_finite()
         if due:
             self.log.write("learn", number, {name: float(value) for name, value in metrics.items()} | {"env_steps": self.env_steps})
-            self._watch = torch.zeros_like(self._watch)
+
+    def _check_finite(self) -> None:
+        """Raises NonFiniteLossError if anything since the last check was not."""
+        if not math.isfinite(float(self._watch)):
+            bad = [name for name, value in self._latest.items() if not math.isfinite(float(value))]
+            raise NonFiniteLossError(
+                f"online: {', '.join(bad) or 'the sum'} became NaN or infinite by update {self.counters.updates}; the last good checkpoint "
+                f"is {self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
+            )
+        self._watch = torch.zeros_like(self._watch)
+
+    def _fit_scaling(self, *, before_learning: bool) -> None:
+        """Tell the encoder what vectors look like: their mean and std once, before anything is learned; their range also at the end."""
+        scaling = getattr(self.model.encoder, "scaling", None)
+        if scaling is None or not scaling.vectors:
+            return
+        obs = self.replay.column("obs")
+        kept = scaling.mean.clone(), scaling.std.clone()
+        scaling.fit({name: np.array(obs[name]) for name in scaling.vectors} if isinstance(obs, dict) else np.array(obs))
+        if not before_learning:
+            scaling.mean.copy_(kept[0])
+            scaling.std.copy_(kept[1])
 
     # ---- judging ------------------------------------------------------------------------------------------------------
 
@@ -294,6 +315,7 @@ class OnlineTrainer:
             for name, weights in self.best["weights"].items():
                 getattr(self, name).load_state_dict(weights)
         self.model.eval()
+        self._fit_scaling(before_learning=False)
         calibrate(self.model, self.held_out, self.replay, most=64)
         self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
         source = {"env_id": self.spec.env_id, "preset": self.preset.name, "size": self.preset.size, "seed": self.seed}
@@ -308,6 +330,7 @@ class OnlineTrainer:
 
     def checkpoint(self) -> None:
         """Write everything a resumed run needs, atomically."""
+        self._check_finite()
         counters = self.counters
         counters.saved_at = counters.updates if self.env is None else counters.agent_steps
         content = {

@@ -26,10 +26,9 @@ class OnlineTraining:
     carry "zeros" lets every window begin from an empty memory; "stored" reads one row more, whose stored latent state is the memory, and
     writes the new states back (DreamerV3, specs/dreamer.md C.8). online_queue takes rows never seen before first, each once.
     Acting: explore_noise is added to actions (std; for classes the chance of a uniform one); belief_sample filters with sampled
-    instead of mean posteriors. updates_joint sums all losses for one optimiser, with replay_value_scale times the critic's loss on
-    replayed rows, which reaches the model (DreamerV3). evaluate_every is in env steps, 0 for never; keep_best exports the weights that
-    did best there. Every held_out_every-th episode is kept out of training, to calibrate uncertainty on. checkpoint_every is in agent
-    steps (or, offline, updates).
+    instead of mean posteriors. updates_joint sums all losses for one optimiser, model_optimiser (DreamerV3). evaluate_every is in env
+    steps, 0 for never; keep_best exports the weights that did best there. Every held_out_every-th episode is kept out of training, to
+    calibrate uncertainty on. checkpoint_every is in agent steps (or, offline, updates).
     """
 
     env_steps: int = 100_000
@@ -49,7 +48,6 @@ class OnlineTraining:
     evaluate_every: int = 10_000
     evaluate_episodes: int = 5
     updates_joint: bool = False
-    replay_value_scale: float = 0.0
     keep_best: bool = False
     held_out_every: int = 20
     checkpoint_every: int = 5_000
@@ -67,10 +65,8 @@ class OnlineTraining:
             raise ValueError(f"starts is {self.starts}; expected None or at least 1.")
         if self.capacity is not None and self.capacity < self.window:
             raise ValueError(f"capacity is {self.capacity} rows; expected None or at least one window, {self.window}.")
-        if not 0.0 <= self.explore_noise < math.inf or not 0.0 <= self.replay_value_scale < math.inf:
-            raise ValueError(f"explore_noise {self.explore_noise} and replay_value_scale {self.replay_value_scale} must be at least 0.")
-        if self.replay_value_scale > 0.0 and (not self.updates_joint or self.starts is not None):
-            raise ValueError("replay_value_scale needs updates_joint and starts=None: it bootstraps from every replayed row's own dream.")
+        if not 0.0 <= self.explore_noise < math.inf:
+            raise ValueError(f"explore_noise is {self.explore_noise}; expected at least 0.")
 
     @property
     def window(self) -> int:
@@ -127,10 +123,16 @@ class OnlinePreset:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        alone = isinstance(self.agent, ActorCriticConfig) and not self.training.updates_joint
-        if alone and (self.actor_optimiser is None or self.critic_optimiser is None):
-            raise ValueError(f"preset {self.name!r} trains an actor-critic: it needs actor_optimiser and critic_optimiser.")
-        if self.training.updates_joint and not isinstance(self.agent, ActorCriticConfig):
+        joint = self.training.updates_joint
+        if isinstance(self.agent, ActorCriticConfig):
+            self._check_agent(self.agent, joint)
+        elif joint:
             raise ValueError(f"preset {self.name!r} plans: there is nothing to update jointly.")
         if self.action_repeat is not None and self.action_repeat < 1:
             raise ValueError(f"action_repeat is {self.action_repeat}; expected None or at least 1.")
+
+    def _check_agent(self, agent: ActorCriticConfig, joint: bool) -> None:
+        if not joint and (self.actor_optimiser is None or self.critic_optimiser is None):
+            raise ValueError(f"preset {self.name!r} trains an actor-critic: it needs actor_optimiser and critic_optimiser.")
+        if agent.replay_value > 0.0 and (not joint or self.training.starts is not None):
+            raise ValueError("replay_value needs updates_joint and starts=None: it bootstraps from the dream of every replayed row.")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dreamgym.agents.actor_critic import ActorCritic
+from dreamgym.agents.behaviour import BehaviourLosses
 from dreamgym.models.guard import Guard
+from dreamgym.models.objectives import Losses
 from dreamgym.models.world_model import WorldModel
 from dreamgym.nn.optimisers import LaProp, adaptive_clip_
 from dreamgym.structs import SequenceBatch
@@ -89,7 +90,7 @@ class OnlineLearner:
         noise = torch.rand(B, T, self.model.noise_lanes, generator=self.randomness.torch("online model", number))
         with self._autocast():
             losses = self.model.loss(batch, noise.to(self.model.device).clamp_(1e-6, 1.0 - 1e-6), carry)
-        metrics = {name: part.detach() for name, part in losses.parts.items()}
+        metrics = {name: part.detach() for name, part in (losses.parts | losses.metrics).items()}
         states = losses.states.detach()
         if self.settings.updates_joint:
             return metrics | self._update_together(losses, states, batch, number), states
@@ -99,35 +100,52 @@ class OnlineLearner:
         return metrics, states
 
     def _update_agent(self, states: Any, batch: SequenceBatch, number: int) -> dict[str, Tensor]:
-        actor_loss, critic_loss, metrics = self._dream(states, batch, number)
-        metrics["actor_norm"] = self.steps["actor"].minimise(actor_loss)
-        metrics["critic_norm"] = self.steps["critic"].minimise(critic_loss)
+        behaviour = self._dream(states, batch, number)
+        norms = {
+            "actor_norm": self.steps["actor"].minimise(behaviour.actor),
+            "critic_norm": self.steps["critic"].minimise(behaviour.critic),
+        }
+        self.agent.update_slow_critic()
+        return behaviour.metrics | norms
+
+    def _update_together(self, losses: Losses, states: Any, batch: SequenceBatch, number: int) -> dict[str, Tensor]:
+        """One backward pass over everything; the critic's loss on replayed rows reaches the model (DreamerV3, specs/dreamer.md C.6)."""
+        behaviour = self._dream(states, batch, number)
+        total, metrics = losses.total + behaviour.total, behaviour.metrics
+        if self.agent.config.replay_value > 0.0:
+            with self._autocast():
+                features = self.model.features(losses.states)
+                replayed = self.agent.replay_value_loss(features, batch, behaviour.imagined_return.view_as(batch.reward))
+            total, metrics = total + replayed, metrics | {"replay_value": replayed.detach()}
+        metrics = metrics | {"norm": self.steps["model"].minimise(total)}
         self.agent.update_slow_critic()
         return metrics
 
-    def _update_together(self, losses: Any, states: Any, batch: SequenceBatch, number: int) -> dict[str, Tensor]:
-        """One backward pass over everything (DreamerV3, specs/dreamer.md C.6)."""
-        actor_loss, critic_loss, metrics = self._dream(states, batch, number)
-        metrics["model_norm"] = self.steps["model"].minimise(losses.total + actor_loss + critic_loss)
-        self.agent.update_slow_critic()
-        return metrics
-
-    def _dream(self, states: Any, batch: SequenceBatch, number: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The agent's losses from dreams that begin in `states` [B,T]; nothing of them reaches the model's weights."""
+    def _dream(self, states: Any, batch: SequenceBatch, number: int) -> BehaviourLosses:
+        """What the agent learns from dreams that begin in `states` [B,T]; nothing of it reaches the model."""
         generator = self.randomness.torch("online agent", number)
-        chosen = self._starts(~batch.is_last & batch.valid, generator)
-        with self._frozen_model(), self._autocast():
-            losses: tuple[Tensor, Tensor, dict[str, Tensor]] = self.agent.losses(
-                self.model, states.flatten()[chosen], self._guard(), generator
-            )
+        alive = (~batch.is_terminal & batch.valid).flatten()
+        chosen = self._starts(batch, generator)
+        start = states.flatten()
+        if chosen is not None:
+            start, alive = start[chosen], alive[chosen]
+        with self._autocast():
+            losses: BehaviourLosses = self.agent.losses(self.model, start, self._guard(), generator, start_alive=alive)
         return losses
 
-    def _starts(self, allowed: Tensor, generator: torch.Generator) -> Tensor:
-        """Numbers of flattened rows to dream from: all that are allowed [B,T], or `starts` of them drawn with replacement."""
-        candidates = torch.nonzero(allowed.flatten()).squeeze(-1)
-        if self.settings.starts is None:
-            return candidates
-        return candidates[torch.randint(len(candidates), (self.settings.starts,), generator=generator).to(candidates.device)]
+    def _starts(self, batch: SequenceBatch, generator: torch.Generator) -> Tensor | None:
+        """Numbers of the flattened rows to dream from, `starts` of them drawn with replacement; None for all.
+
+        V1 scores no start, so from ends, from where nothing follows, it must not begin; V2 and V3 give such starts no weight.
+        """
+        count = self.settings.starts
+        if self.agent.config.indexing != "v1":
+            rows = batch.reward.numel()
+            return None if count is None else torch.randint(rows, (count,), generator=generator).to(batch.reward.device)
+        allowed = torch.nonzero((~batch.is_last & batch.valid).flatten()).squeeze(-1)
+        if count is None:
+            return allowed
+        return allowed[torch.randint(len(allowed), (count,), generator=generator).to(allowed.device)]
 
     def _guard(self) -> Guard:
         defaults = self.model.defaults
@@ -140,17 +158,6 @@ class OnlineLearner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16)
-
-    @contextmanager
-    def _frozen_model(self) -> Iterator[None]:
-        """Graphs built meanwhile end at the model's weights."""
-        for parameter in self.model_parameters:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in self.model_parameters:
-                parameter.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the optimisers."""

@@ -34,14 +34,18 @@ def log_open_loop(log: MetricsLog, model: WorldModel, unseen: Replay, step: int)
     if rows is None:
         return
     rows = rows.to(model.device)
-    values: dict[str, float] = {}
-    for horizon, found in open_loop_errors(model, rows, HORIZONS, CONTEXT).items():
-        values |= {f"{name}_{horizon}": found[name] for name in _SHOWN if found.get(name) is not None}
-    if values:
-        log.write("open_loop", step, values)
+    if not isinstance(rows.obs, dict):  # whose parts have no common yardstick
+        log.write("open_loop", step, _errors(model, rows))
     frames = dream_film(model, rows[:_FILMS])
     if frames is not None:
         _add_film(log, "open_loop/film", step, frames, model.spec.fps)
+
+
+def _errors(model: WorldModel, rows: SequenceBatch) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for horizon, found in open_loop_errors(model, rows, HORIZONS, CONTEXT).items():
+        values |= {f"{name}_{horizon}": found[name] for name in _SHOWN if found.get(name) is not None}
+    return values
 
 
 def _windows(replay: Replay) -> SequenceBatch | None:
