@@ -50,8 +50,9 @@ class BeliefPolicy:
 
     The agent is a Policy over features or a StateAgent. Keeps the model's posterior and the action actually returned, so any noise is
     added here and not by the caller: explore_noise is the std of Gaussian noise on model actions, clipped to [-1,1] (for classes: the
-    chance of a uniform one, in each factor). It replaces a StateAgent's own exploration and comes on top of a Policy's. posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the
-    posterior's mean. Row k to begin an episode since `reseed` draws from the streams of (seed, k), whatever the batch.
+    chance of a uniform one, in each factor). It replaces a StateAgent's own exploration and comes on top of a Policy's.
+    posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the posterior's mean. The k-th row to begin an
+    episode since `reseed` draws from the streams of (seed, k), whatever the batch.
     """
 
     def __init__(

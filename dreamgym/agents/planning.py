@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamgym.agents.agent_files import read_config, write_config
 from dreamgym.agents.belief import BeliefPolicy, StepKey
 from dreamgym.agents.planner_search import (
     BoxFamily,
@@ -179,7 +180,7 @@ class Planner(ABC):
         """Write agent.json: the kind and the config. A reward function, value or policy is code and must be given again."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "agent.json").write_text(json.dumps({"kind": self.kind, "config": asdict(self._settings)}, indent=2) + "\n")
+        (folder / "agent.json").write_text(json.dumps({"kind": self.kind, "config": write_config(self._settings)}, indent=2) + "\n")
 
     def _start(self, key: StepKey, memory: Plan | None) -> Proposal:
         fresh = self.family.start(len(key.step), self._settings.horizon, key.step.device)
@@ -350,13 +351,15 @@ def load_planner(
         raise ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json, as Planner.save writes it.")
     try:
         written = json.loads(path.read_text())
-        if written["kind"] == "cem":
-            return CEM(model, CEMConfig(**written["config"]), reward_fn=reward_fn, value=value)
-        if written["kind"] == "mppi":
-            return MPPI(model, MPPIConfig(**written["config"]), reward_fn=reward_fn, value=value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidModelError(f"{path} does not describe a planner: {error}") from error
-    raise InvalidModelError(f"{path} holds an agent of kind {written['kind']!r}; expected cem or mppi.")
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"agent.json is not JSON: {error}") from error
+    if not isinstance(written, dict) or written.keys() != {"kind", "config"}:
+        raise InvalidModelError(f"{path} does not describe a planner: expected the keys kind and config.")
+    if written["kind"] == "cem":
+        return CEM(model, read_config(CEMConfig, written["config"]), reward_fn=reward_fn, value=value)
+    if written["kind"] == "mppi":
+        return MPPI(model, read_config(MPPIConfig, written["config"]), reward_fn=reward_fn, value=value)
+    raise InvalidModelError(f"{path} holds an agent of kind {written['kind']!r:.80}; expected cem or mppi.")
 
 
 _SEARCH, _CHOOSE, _EXPLORE = range(3)  # lanes of a StepKey
@@ -369,10 +372,14 @@ def _noise(key: StepKey, lane: int, width: int) -> Tensor:
     return uniform(seeds, zero, zero, width)
 
 
+_LIMITS = {"horizon": 10_000, "iterations": 1000, "candidates": 1_000_000, "elites": 1_000_000, "max_rows": 2**24}
+
+
 def _check(config: CEMConfig | MPPIConfig, *, least_iterations: int) -> None:
-    for name, low in (("horizon", 1), ("iterations", least_iterations), ("candidates", 1), ("elites", 1), ("max_rows", 1)):
-        if getattr(config, name) < low:
-            raise ValueError(f"{name} is {getattr(config, name)}; expected at least {low}.")
+    for name, high in _LIMITS.items():
+        low = least_iterations if name == "iterations" else 1
+        if not low <= getattr(config, name) <= high:
+            raise ValueError(f"{name} is {getattr(config, name)}; expected {low} to {high}.")
     if config.elites > config.candidates:
         raise ValueError(f"elites is {config.elites}; expected at most candidates, {config.candidates}.")
     if not 0.0 < config.discount <= 1.0 or not 0.0 <= config.class_smoothing < 1.0:

@@ -518,7 +518,7 @@ def test_a_folder_without_a_planner_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"horizon": 0}, {"elites": 2000}, {"discount": 1.5}, {"futures": "none"}, {"init_std": 0.0}, {"class_smoothing": 1.0}):
+    for wrong in ({"horizon": 0}, {"candidates": 10**9}, {"elites": 2000}, {"discount": 1.5}, {"futures": "none"}, {"init_std": 0.0}, {"class_smoothing": 1.0}):
         with pytest.raises(ValueError):
             CEMConfig(**wrong)  # type: ignore[arg-type]
     for wrong in ({"iterations": 0}, {"min_std": 3.0}, {"temperature": 0.0}, {"policy_candidates": 512}):
