@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import tyro
@@ -26,6 +26,7 @@ def fit(
     env: tyro.conf.Positional[str],
     preset: str = "ensemble",
     *,
+    size: Literal["tiny", "paper"] = "tiny",
     env_steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -36,7 +37,8 @@ def fit(
 
     Args:
         env: A gymnasium id, such as Pendulum-v1 or CarRacing-v3.
-        preset: ensemble for vector observations, vae-rssm for images.
+        preset: ensemble for vector observations, vae-rssm for images; planet, dreamer-v1, dreamer-v2 or dreamer-v3 for either.
+        size: Of the papers' presets: tiny for a CPU, paper for a GPU.
         env_steps: How many of the real environment's own steps may be spent; the preset's by default.
         seed: Seed of everything.
         device: cpu or cuda.
@@ -45,7 +47,7 @@ def fit(
     """
     from dreamgym.training.loop import fit as run_fit
 
-    run = run_fit(env, preset, env_steps=env_steps, seed=seed, device=device, out=out, resume=resume)
+    run = run_fit(env, preset, size=size, env_steps=env_steps, seed=seed, device=device, out=out, resume=resume)
     print(json.dumps(run.metrics, indent=1, default=str))
     print(f"model: {run.folder / 'model'}   agent: {run.folder / 'agent'}")
 

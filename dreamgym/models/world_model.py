@@ -181,16 +181,14 @@ class WorldModel(nn.Module):
 
     def observe(self, state: Any, prev_action: Tensor, obs: Any, is_first: Tensor, noise: Tensor) -> Any:
         """Update the belief with a real observation: posterior. is_first [B] resets state and action inside."""
-        return self.core.observe(state, prev_action, self.embed(obs), is_first, noise)[0]
+        dither = noise[:, 0] if isinstance(self.encoder, ObservationEncoder) else None  # hashed, so the core may use the lane too
+        return self.core.observe(state, prev_action, self.embed(obs, dither=dither), is_first, noise)[0]
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
-        """Loss on rows [B,T]; noise [B,T,L] uniform. DreamerObjective filters from `start` [B] (None: zeros) and trains the encoder too."""
-        if start is not None:
-            assert isinstance(self.config.objective, DreamerObjective)
-            return self.config.objective.losses(self, batch, noise, start)
-        return self.config.objective.losses(self, batch, noise)
+        """Loss on rows [B,T]; noise [B,T,L] uniform; start: the states [B] before the first rows, zeros without."""
+        return self.config.objective.losses(self, batch, noise, start)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What `loss` trains: core and heads, and the encoder unless it was trained on its own before."""

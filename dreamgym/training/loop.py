@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import torch
 
-from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.data.replay import Replay
-from dreamgym.envs import make_env, make_spec
+from dreamgym.envs import default_preprocess, make_env, make_spec
 from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Preprocess, Spec
+from dreamgym.training.online import OnlineTrainer
+from dreamgym.training.online_config import OnlinePreset
+from dreamgym.training.online_presets import ONLINE_PRESETS, Size, online_preset
 from dreamgym.training.presets import PRESETS, Preset
 from dreamgym.training.trainer import Trainer
 
 __all__ = ["Run", "fit"]
+
+Recipe: TypeAlias = "Preset | OnlinePreset"
 
 
 @dataclass(frozen=True)
 class Run:
     """What fit leaves behind: the model and agent, the numbers, and the folder that holds them all.
 
-    Where the preset validates awake, they are the pair that did best there (metrics["validation"]); otherwise the last ones.
+    agent is an ActorCritic on the model's features or, with preset "planet", a planner on its states; `dreamgym.agents.BeliefPolicy`
+    lets either act awake. Where the preset validates awake and keeps the best, they are that pair; otherwise the last ones.
     """
 
     model: WorldModel
-    agent: ActorCritic
+    agent: Any
     metrics: dict[str, Any]
     folder: Path
 
 
 def fit(
     env_or_dataset: str | Replay,
-    preset: str | Preset = "ensemble",
+    preset: str | Recipe = "ensemble",
     *,
+    size: Size = "tiny",
     env_steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -47,36 +56,40 @@ def fit(
 ) -> Run:
     """Train a world model and an agent inside it.
 
-    env_or_dataset is a gymnasium id (real experience is collected, env_steps of the environment's own steps in all, validation
-    included) or a filled Replay (offline: nothing is collected, nothing judged awake). preset is a name ("ensemble" for vector
-    observations, "vae-rssm" for 64x64 images) or a Preset. The run folder `out` (default runs/<env>-<preset>-<seed>) holds config.json,
-    metrics.jsonl, TensorBoard files, checkpoint.pt, replay/, and at the end model/ (a bundle) and agent/.
+    env_or_dataset is a gymnasium id (real experience is collected, env_steps of the environment's own steps in all; the staged presets
+    count validation in, the papers' evaluate on top) or a filled Replay (offline: nothing is collected, nothing judged awake).
+    preset is a name, a Preset or an OnlinePreset. Staged: "ensemble" for vector observations, "vae-rssm" for 64x64 images. Papers, for
+    images, vectors and Dicts of both: "planet", "dreamer-v1", "dreamer-v2", "dreamer-v3", at `size` "tiny" (a CPU, minutes) or "paper".
+    The run folder `out` (default runs/<env>-<preset>-<seed>) holds config.json, metrics.jsonl, TensorBoard files, checkpoint.pt,
+    replay/, and at the end model/ (a bundle) and agent/.
     resume continues an interrupted run of the same settings exactly where it stood; a finished one is loaded. Ctrl-C leaves model/.
-    workers > 1 collects random experience in that many processes, with the same result; it pays for slow environments and needs the
-    caller's script to be guarded by `if __name__ == "__main__":`. env_kwargs go to gymnasium.make.
+    workers > 1 collects random experience of staged presets in that many processes, with the same result; it pays for slow environments
+    and needs the caller's script to be guarded by `if __name__ == "__main__":`. env_kwargs go to gymnasium.make.
 
     Raises ValueError for an unknown preset, spaces that do not fit, or a folder that holds a different run;
     NonFiniteLossError where training meets NaN.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
-    chosen = _choose_preset(preset, env_steps)
+    _check_preset(preset, env_steps)
     if not isinstance(env_or_dataset, (str, Replay)):
         raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")
     if isinstance(env_or_dataset, Replay):
-        env, spec, name = None, env_or_dataset.spec, env_or_dataset.spec.env_id
+        env, spec = None, env_or_dataset.spec
+        chosen = _choose_preset(preset, spec, size, env_steps)
     else:
-        name = env_or_dataset
-        env = make_env(name, **(env_kwargs or {}))
-        spec = make_spec(env, name)
+        env, spec, chosen = _make_world(env_or_dataset, env_kwargs or {}, lambda spec: _choose_preset(preset, spec, size, env_steps))
+    name = spec.env_id
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
     with torch.device("meta"):
         WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
     described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
     fresh = _open_folder(folder, described | ({"env_kwargs": env_kwargs} if env_kwargs else {}), resume=resume)
-    trainer = Trainer(
-        spec, chosen, seed=seed, device=device, folder=folder, progress=progress, env=env, env_kwargs=env_kwargs, workers=workers
-    )
+    options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env, "env_kwargs": env_kwargs}
+    if isinstance(chosen, OnlinePreset):
+        trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, **options)
+    else:
+        trainer = Trainer(spec, chosen, workers=workers, **options)
     if isinstance(env_or_dataset, Replay):
         trainer.use_dataset(env_or_dataset)
     if not fresh:
@@ -93,16 +106,48 @@ def fit(
     return Run(trainer.model, trainer.agent, metrics, folder)
 
 
-def _choose_preset(preset: str | Preset, env_steps: int | None) -> Preset:
+def _check_preset(preset: str | Recipe, env_steps: int | None) -> None:
+    if isinstance(preset, str) and preset not in PRESETS and preset not in ONLINE_PRESETS:
+        raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted([*PRESETS, *ONLINE_PRESETS]))}.")
+    if env_steps is not None and env_steps < 100:
+        raise ValueError(f"env_steps is {env_steps}; expected at least 100 steps of the real environment.")
+
+
+def _choose_preset(preset: str | Recipe, spec: Spec, size: Size, env_steps: int | None) -> Recipe:
     if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted(PRESETS))}.")
-        preset = PRESETS[preset]
+        preset = PRESETS[preset] if preset in PRESETS else online_preset(preset, spec, size)
     if env_steps is None:
         return preset
-    if env_steps < 100:
-        raise ValueError(f"env_steps is {env_steps}; expected at least 100 steps of the real environment.")
+    if isinstance(preset, OnlinePreset):
+        return replace(preset, training=replace(preset.training, env_steps=env_steps))
     return replace(preset, collection=replace(preset.collection, env_steps=env_steps))
+
+
+def _make_world(env_id: str, env_kwargs: dict[str, Any], choose: Callable[[Spec], Recipe]) -> tuple[gym.Env[Any, Any], Spec, Recipe]:
+    """The env as the preset wants it: with its action repeat, and images that its convolutions can read."""
+    env = make_env(env_id, **env_kwargs)
+    spec = make_spec(env, env_id)
+    chosen = choose(spec)
+    wanted = _wanted_preprocess(spec, chosen, default_preprocess(env_id)) if isinstance(chosen, OnlinePreset) else spec.preprocess
+    if wanted == spec.preprocess:
+        return env, spec, chosen
+    env.close()
+    env = make_env(env_id, preprocess=wanted, **env_kwargs)
+    spec = make_spec(env, env_id)
+    return env, spec, choose(spec)
+
+
+def _wanted_preprocess(spec: Spec, preset: OnlinePreset, default: Preprocess) -> Preprocess:
+    wanted = spec.preprocess
+    if preset.action_repeat is not None and preset.action_repeat != wanted.action_repeat:
+        wanted = replace(wanted, action_repeat=preset.action_repeat)
+    sizes = {(spec.observation_parts[name].shape or ())[:2] for name in spec.image_names}
+    if sizes and not sizes <= {(edge, edge) for edge in _IMAGE_SIZES}:
+        wanted = replace(wanted, size=64)
+    return wanted
+
+
+_IMAGE_SIZES = (32, 64, 128)
 
 
 def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:

@@ -36,6 +36,7 @@ from dreamgym.training.learners import (
     encode_new_rows,
 )
 from dreamgym.training.logger import MetricsLog
+from dreamgym.training.online_acting import copy_episode
 from dreamgym.training.presets import Collection, Preset
 
 __all__ = ["Trainer"]
@@ -118,7 +119,7 @@ class Trainer:
             return
         split = len(episodes) - max(1, len(episodes) // 10)
         for number, (start, stop) in enumerate(episodes):
-            _copy_episode(dataset, start, stop, self.replay if number < split else self.held_out)
+            copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
         self.recent_from = len(self.replay)
 
     def run(self) -> dict[str, Any]:
@@ -247,10 +248,12 @@ class Trainer:
         self.model.reward_range.copy_(torch.tensor([float(reward.min()), float(reward.max())]))
         if isinstance(self.model.core, Ensemble):
             rows = np.flatnonzero(~self.replay.column("is_first") & self.replay.column("valid"))
+            before, after = self.replay.obs_rows(rows - 1), self.replay.obs_rows(rows)
+            assert isinstance(before, np.ndarray) and isinstance(after, np.ndarray)  # an ensemble reads plain vectors
             fit_ensemble_scaling(
                 self.model,
-                self.replay.obs_rows(rows - 1),
-                self.replay.obs_rows(rows),
+                before,
+                after,
                 np.asarray(reward[rows]),
                 np.asarray(self.replay.column("is_terminal")[rows]),
             )
@@ -363,10 +366,3 @@ def _random_policy(settings: Collection, spec: Spec, seed: int, episode: int) ->
     if settings.collector == "driving":
         return collectors.DrivingRandom(spec.action_space, seed=episode_seed)
     return collectors.StickyRandom(spec.action_space, hold=settings.hold, seed=episode_seed)
-
-
-def _copy_episode(source: Replay, start: int, stop: int, target: Replay) -> None:
-    rows = source.sequence(start, stop)[0]
-    actions = source.spec.to_env_action(rows.prev_action[1:]).numpy()
-    terminated = bool(rows.is_terminal[-1])
-    target.add_episode(rows.obs.numpy(), actions, rows.reward[1:].numpy(), terminated, not terminated, rows.valid.numpy())
