@@ -16,6 +16,7 @@ from dreamgym.agents.belief import StepKey
 from dreamgym.agents.planning import CEM, MPPI, CEMConfig, MPPIConfig, Planner, PlanningPolicy, load_planner
 from dreamgym.errors import InvalidModelError, ModelNotFoundError, NonFiniteDreamError
 from dreamgym.structs import Prediction, Spec
+from tests.models.builders import tiny_ensemble, tiny_rssm
 from tests.toys import CorridorWorld, CounterWorld, PictureWorld, PointState
 
 QUICK = CEMConfig(horizon=4, iterations=5, candidates=100, elites=10)
@@ -492,6 +493,28 @@ def test_a_reseeded_policy_repeats_itself() -> None:
     assert np.array_equal(first, again)
 
 
+@pytest.mark.parametrize("build", [tiny_rssm, tiny_ensemble])
+def test_learned_models_are_planned_in_row_by_row_alike(build: Any) -> None:
+    model = build().eval()
+    model.spec.observation_space.seed(0)
+    obs = np.stack([model.spec.observation_space.sample() for _ in range(3)])
+    settings = replace(QUICK, candidates=40, max_rows=64)
+    together, alone = (PlanningPolicy(model, settings, seed=2) for _ in range(2))
+    actions = [together.predict(obs)[0] for _ in range(2)]
+    first_row = [alone.predict(obs[:1])[0] for _ in range(2)]
+    assert [int(row[0]) for row in actions] == [int(row[0]) for row in first_row]
+    assert together.last_plan is not None and alone.last_plan is not None
+    assert torch.allclose(together.last_plan.score[:1], alone.last_plan.score, atol=1e-5)
+    assert all(model.spec.action_space.contains(action) for action in actions[0])
+
+
+def test_planning_records_no_gradients() -> None:
+    model = tiny_ensemble()
+    plan = CEM(model, QUICK).search(model.initial(2), StepKey.of(0, 2))
+    assert not plan.score.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_planning_draws_no_picture() -> None:
     world = PictureWorld()
     PlanningPolicy(world, QUICK).predict(np.zeros((36, 36, 3), np.uint8))  # type: ignore[arg-type]
@@ -518,7 +541,8 @@ def test_a_folder_without_a_planner_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"horizon": 0}, {"candidates": 10**9}, {"elites": 2000}, {"discount": 1.5}, {"futures": "none"}, {"init_std": 0.0}, {"class_smoothing": 1.0}):
+    sizes = ({"horizon": 0}, {"candidates": 10**9}, {"elites": 2000})
+    for wrong in (*sizes, {"discount": 1.5}, {"futures": "none"}, {"init_std": 0.0}, {"class_smoothing": 1.0}):
         with pytest.raises(ValueError):
             CEMConfig(**wrong)  # type: ignore[arg-type]
     for wrong in ({"iterations": 0}, {"min_std": 3.0}, {"temperature": 0.0}, {"policy_candidates": 512}):
