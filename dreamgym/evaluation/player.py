@@ -30,23 +30,27 @@ def keyboard(space: spaces.Space[Any]) -> tuple[dict[str, Any], Any]:
     """Which keys do what, as `gymnasium.utils.play` wants it, and the action without a key.
 
     A Box: a and d push the first dimension down and up, s and w the second, together where both are held; no key is its middle.
-    Discrete: digits choose a class, counted from 1; a and d are the first and the last; no key is the first.
+    MultiDiscrete: the same with the first and last classes of its choices. Discrete: digits choose a class, counted from 1; a and d
+    are the first and the last; no key is the first.
     Raises TypeError for other spaces.
     """
     if isinstance(space, spaces.Discrete):
         start, count = int(space.start), int(space.n)
         digits = {str(index + 1): start + index for index in range(min(9, count))}
         return {**digits, "a": start, "d": start + count - 1}, start
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise TypeError(f"no keys for action space {space}; expected Discrete or a one-dimensional Box.")
-    middle = (space.low + space.high) / 2.0
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        low, middle, high = space.start, space.start + (space.nvec - 1) // 2, space.start + space.nvec - 1
+    elif isinstance(space, spaces.Box) and len(space.shape) == 1:
+        low, middle, high = space.low, (space.low + space.high) / 2.0, space.high
+    else:
+        raise TypeError(f"no keys for action space {space}; expected Discrete, or MultiDiscrete or a Box of one dimension.")
     pedals = product((("", 0), ("a", -1), ("d", 1)), (("", 0), ("s", -1), ("w", 1)) if len(middle) > 1 else (("", 0),))
     keys: dict[str, Any] = {}
     for (first, push), (second, pull) in pedals:
         action = middle.astype(space.dtype)
         for dimension, way in ((0, push), (1, pull)):
             if way:
-                action[dimension] = (space.low if way < 0 else space.high)[dimension]
+                action[dimension] = (low if way < 0 else high)[dimension]
         keys[first + second] = action
     return keys, keys.pop("")
 

@@ -73,7 +73,8 @@ def open_loop_policies(action_space: spaces.Space[Any], seed: int = 0) -> dict[s
     """At least eight blind policies by name: constants, two actions in turn with several periods, uniform and sticky random.
 
     Deterministic given the seed. A Box's first dimension does the switching, the others rest a fifth above their middle (in CarRacing:
-    steer left and right with a little gas). Raises TypeError unless the space is Discrete or a one-dimensional, finite Box.
+    steer left and right with a little gas); of several choices the first switches, the others rest at their first class.
+    Raises TypeError unless the space is Discrete, or MultiDiscrete or a finite Box of one dimension.
     """
     _check(action_space)
     policies = dict(constant_policies(action_space))
@@ -86,12 +87,19 @@ def open_loop_policies(action_space: spaces.Space[Any], seed: int = 0) -> dict[s
 
 
 def constant_policies(action_space: spaces.Space[Any]) -> dict[str, OpenLoopPolicy]:
-    """Always the same action: each class (first three), or a Box's middle, and half of the way up and down its first dimensions."""
+    """Always the same action: each class (first three), or a Box's middle, and half of the way up and down its first dimensions.
+
+    Of several choices: all at their first class, and one of the first three at its last.
+    """
     _check(action_space)
     actions: dict[str, Any]
     if isinstance(action_space, spaces.Discrete):
         start = int(action_space.start)
         actions = {f"always {start + index}": np.int64(start + index) for index in range(min(3, int(action_space.n)))}
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        rest = np.asarray(action_space.start)
+        varied = [rest + (action_space.nvec - 1) * (np.arange(len(rest)) == choice) for choice in range(min(3, len(rest)))]
+        actions = {f"always {','.join(map(str, action.tolist()))}": action for action in (rest, *varied)}
     else:
         width = int(np.prod(action_space.shape or ()))
         actions = {"always middle": _at(action_space, np.zeros(width))}
@@ -112,6 +120,9 @@ def random_policy(action_space: spaces.Space[Any], seed: int = 0) -> OpenLoopPol
 def _two_actions(space: spaces.Space[Any]) -> tuple[Any, Any]:
     if isinstance(space, spaces.Discrete):
         return np.int64(space.start), np.int64(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        first: NDArray[Any] = np.asarray(space.start)
+        return first, first + (space.nvec - 1) * (np.arange(len(first)) == 0)
     position = np.full(int(np.prod(space.shape or ())), 0.2)
     ends = []
     for end in (-1.0, 1.0):
@@ -129,6 +140,8 @@ def _from_unit(space: spaces.Space[Any], fraction: NDArray[Any]) -> NDArray[Any]
     """Fractions in [0,1] [B,lanes] -> env actions [B,...]."""
     if isinstance(space, spaces.Discrete):
         return int(space.start) + np.minimum((fraction[:, 0] * int(space.n)).astype(np.int64), int(space.n) - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start + np.minimum((fraction * space.nvec).astype(space.dtype), space.nvec - 1)
     assert isinstance(space, spaces.Box)
     low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
     return (low + fraction * (high - low)).astype(space.dtype).reshape((len(fraction), *space.shape))
@@ -136,14 +149,17 @@ def _from_unit(space: spaces.Space[Any], fraction: NDArray[Any]) -> NDArray[Any]
 
 def _check(space: spaces.Space[Any]) -> None:
     finite_box = isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.isfinite([space.low, space.high]).all())
-    if not (finite_box or isinstance(space, spaces.Discrete)):
-        raise TypeError(f"no blind policies for action space {space}; expected Discrete or a one-dimensional Box with finite bounds.")
+    choices = isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1
+    if not (finite_box or choices or isinstance(space, spaces.Discrete)):
+        raise TypeError(
+            f"no blind policies for action space {space}; expected Discrete, or MultiDiscrete or a Box with finite bounds of one dimension."
+        )
 
 
 def _batch_size(observation: Any, episode_start: NDArray[np.bool_] | None) -> int | None:
     """Rows of a batch, None for a single observation. A blind policy knows no observation space, so shapes and types must tell."""
-    while isinstance(observation, dict):
-        observation = next(iter(observation.values()))
+    if isinstance(observation, dict):
+        return _batch_size_of_parts(observation, episode_start)
     array = observation.cpu().numpy() if isinstance(observation, torch.Tensor) else np.asarray(observation)
     kind = "float" if array.dtype.kind == "f" else str(array.dtype)
     if array.ndim == 0 or (kind, array.ndim) == ("float", 1):
@@ -157,6 +173,16 @@ def _batch_size(observation: Any, episode_start: NDArray[np.bool_] | None) -> in
     raise ValueError(
         f"observation is {array.dtype} of shape {array.shape}, which may be one or a batch; pass episode_start, one flag per row."
     )
+
+
+def _batch_size_of_parts(parts: dict[str, Any], episode_start: NDArray[np.bool_] | None) -> int | None:
+    """What the first part says that says anything."""
+    for part in parts.values():
+        try:
+            return _batch_size(part, episode_start)
+        except ValueError as error:
+            doubt = error
+    raise doubt
 
 
 def _start(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np.bool_] | None) -> NDArray[np.int64]:

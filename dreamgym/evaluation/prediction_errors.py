@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym import noise as streams
-from dreamgym.structs import SequenceBatch
+from dreamgym.structs import ObsTensors, SequenceBatch, map_obs
 
 __all__ = ["one_step_errors", "open_loop_errors"]
 
@@ -30,7 +30,7 @@ def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5) -> dic
     `open_loop_errors`. Raises ValueError unless T > context.
     """
     _check(rows, context, 1)
-    found = _Errors(model, rows, *_mean_and_scale(rows))
+    found = _Errors(model, rows, _yardsticks(rows))
     with torch.inference_mode(), _evaluating(model):
         state = model.initial(len(rows.reward))
         for t in range(rows.reward.shape[1] - 1):
@@ -54,15 +54,17 @@ def open_loop_errors(
 
     The first `context` rows are observed with mean noise, then the prior runs without seeing anything, with mean noise or, if `sampled`,
     with noise drawn from `seed`. An episode that ends leaves the later horizons; those that do not fit into T, or that no episode
-    reaches, are left out. Observation errors are root mean squares: images in [0,1], vectors in standard deviations of `rows`.
+    reaches, are left out. Observation errors are root mean squares: images in [0,1], vectors in standard deviations of `rows`, classes
+    1 where wrong; those of a Dict observation are averaged over its parts before the root, which also stand alone in obs_parts.
 
     Keys: n; reward_mae, reward_mae_of_mean (guessing the mean), reward_correlation; obs_rmse, obs_rmse_of_mean, obs_rmse_of_repeat
-    (guessing the last seen observation); continue_brier, ends, and where there are ends, end_precision and end_recall at 0.5.
+    (guessing the last seen observation); for a Dict, obs_parts: {name: those three}; continue_brier, ends, and where there are ends,
+    end_precision and end_recall at 0.5.
     A quantity that is undefined is None.
     """
     _check(rows, context, min(horizons))
     B, T = rows.reward.shape
-    mean, scale = _mean_and_scale(rows)
+    yardsticks = _yardsticks(rows)
     wanted = [horizon for horizon in sorted(set(horizons)) if context - 1 + horizon < T]
     seeds = torch.arange(B, device=rows.reward.device) + seed
     errors: dict[str, dict[str, Any]] = {}
@@ -78,10 +80,25 @@ def open_loop_errors(
             drawn = streams.uniform(seeds, torch.zeros_like(seeds), counter, model.noise_lanes) if sampled else _mean_noise(model, B)
             state = model.step(state, rows.prev_action[:, row], drawn)
             if horizon in wanted and bool(alive.any()):
-                found = _Errors(model, rows, mean, scale)
+                found = _Errors(model, rows, yardsticks)
                 found.add(state, row, last=context - 1, counts=alive)
                 errors[str(horizon)] = found.summary()
     return errors
+
+
+@dataclass(frozen=True)
+class _Yardstick:
+    """How to judge one part of the observation."""
+
+    mean: Tensor  # [...] the guess of who sees nothing: the mean, or the commonest class
+    scale: Tensor  # [...] what an error of 1 means
+    classes: bool = False
+
+    def squares(self, guess: Tensor, real: Tensor) -> Tensor:
+        """Mean square error of each row, [B]."""
+        if self.classes:
+            return (guess.round() != real).float()
+        return ((guess - real) / self.scale).square().flatten(1).mean(1)
 
 
 @dataclass
@@ -90,11 +107,10 @@ class _Errors:
 
     model: Any
     rows: SequenceBatch
-    mean: Tensor  # [...] of the observations
-    scale: Tensor  # [...] what an observation error of 1 means
+    yardsticks: dict[str, _Yardstick]
     reward: list[NDArray[Any]] = field(default_factory=list)  # [2,N]: predicted, real
     ends: list[NDArray[Any]] = field(default_factory=list)  # [2,N]: continue_prob, whether it went on
-    squares: list[NDArray[Any]] = field(default_factory=list)  # [3,N]: of the model, of the mean, of repeating
+    squares: list[NDArray[Any]] = field(default_factory=list)  # [3,P,N], P parts: of the model, of the mean, of repeating
 
     def add(self, state: Any, row: int, *, last: int, counts: Tensor) -> None:
         """Judge `state` against row `row`; `last` is the row seen last; `counts` [B] says which sequences count."""
@@ -105,9 +121,13 @@ class _Errors:
         self.ends.append(_pair(told.continue_prob, (~self.rows.is_terminal[:, row]).float(), counts))
         visible = counts & self.rows.valid[:, row] & self.rows.valid[:, last]
         if hasattr(self.model, "decode") and bool(visible.any()):
-            real, seen = self.rows.obs[visible, row].float(), self.rows.obs[visible, last].float()
-            guesses = (self.model.decode(state[visible]).float(), self.mean.expand_as(real), seen)
-            errors = [((guess - real) / self.scale).square().flatten(1).mean(1) for guess in guesses]
+            real, seen = (_named(self.rows.obs, (visible, at)) for at in (row, last))
+            blind = {name: stick.mean.expand_as(real[name]) for name, stick in self.yardsticks.items()}
+            guesses = (_named(self.model.decode(state[visible])), blind, seen)
+            errors = [
+                torch.stack([stick.squares(guess[name].float(), real[name].float()) for name, stick in self.yardsticks.items()])
+                for guess in guesses
+            ]
             self.squares.append(torch.stack(errors).cpu().numpy())
 
     def summary(self) -> dict[str, Any]:
@@ -124,7 +144,11 @@ class _Errors:
         }
         if self.squares:
             names = ("obs_rmse", "obs_rmse_of_mean", "obs_rmse_of_repeat")
-            summary |= zip(names, np.sqrt(np.concatenate(self.squares, 1).mean(1)).tolist())
+            squares = np.concatenate(self.squares, 2).mean(2)
+            summary |= zip(names, np.sqrt(squares.mean(1)).tolist())
+            if isinstance(self.rows.obs, dict):
+                roots = zip(self.yardsticks, np.sqrt(squares).T.tolist())
+                summary["obs_parts"] = {part: dict(zip(names, errors)) for part, errors in roots}
         return summary | self._end_summary()
 
     def _end_summary(self) -> dict[str, Any]:
@@ -139,13 +163,24 @@ class _Errors:
         }
 
 
-def _mean_and_scale(rows: SequenceBatch) -> tuple[Tensor, Tensor]:
-    """The mean observation, and 255 for images or each dimension's standard deviation for vectors."""
-    sums = [obs[valid].float().sum(0) for obs, valid in zip(rows.obs, rows.valid)]  # one sequence at a time: images as floats are big
-    mean = torch.stack(sums).sum(0) / rows.valid.sum().clamp(min=1)
-    if rows.obs.dtype == torch.uint8:
-        return mean, torch.full_like(mean, 255.0)
-    return mean, rows.obs[rows.valid].float().std(0, correction=0).clamp(min=1e-6)
+def _yardsticks(rows: SequenceBatch) -> dict[str, _Yardstick]:
+    """Errors count in units of 255 for images, of each dimension's standard deviation for vectors."""
+    return {name: _yardstick(part, rows.valid, isinstance(rows.obs, dict)) for name, part in _named(rows.obs).items()}
+
+
+def _yardstick(obs: Tensor, valid: Tensor, of_dict: bool) -> _Yardstick:
+    if of_dict and obs.dtype == torch.int64:
+        return _Yardstick(obs[valid].mode().values, torch.ones(()), classes=True)
+    sums = [sequence[seen].float().sum(0) for sequence, seen in zip(obs, valid)]  # one sequence at a time: images as floats are big
+    mean = torch.stack(sums).sum(0) / valid.sum().clamp(min=1)
+    if obs.dtype == torch.uint8:
+        return _Yardstick(mean, torch.full_like(mean, 255.0))
+    return _Yardstick(mean, obs[valid].float().std(0, correction=0).clamp(min=1e-6))
+
+
+def _named(obs: ObsTensors, index: Any = ...) -> dict[str, Tensor]:
+    """Observations by the names of their parts, indexed."""
+    return {name: part[index] for name, part in (obs.items() if isinstance(obs, dict) else [("obs", obs)])}
 
 
 def correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
@@ -172,7 +207,7 @@ class _evaluating:
 
 def _observe(model: Any, state: Any, rows: SequenceBatch, t: int) -> Any:
     noise = _mean_noise(model, len(rows.reward))
-    return model.observe(state, rows.prev_action[:, t], rows.obs[:, t], rows.is_first[:, t], noise)
+    return model.observe(state, rows.prev_action[:, t], map_obs(lambda values: values[:, t], rows.obs), rows.is_first[:, t], noise)
 
 
 def _mean_noise(model: Any, rows: int) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dreamgym.dreams.drawing import enlarge, frame
 from dreamgym.errors import require
-from dreamgym.structs import Policy
+from dreamgym.structs import Policy, map_obs
 
 __all__ = ["Film", "compose", "film", "write_video"]
 
@@ -76,7 +76,9 @@ class _Scene:
         memory, begins, ended = None, np.ones(1, bool), False
         yield self._draw()
         while not ended and self.steps < limit:
-            actions, memory = self.agent.predict(obs[None], state=memory, episode_start=begins, deterministic=self.deterministic)
+            actions, memory = self.agent.predict(
+                map_obs(lambda value: value[None], obs), state=memory, episode_start=begins, deterministic=self.deterministic
+            )
             obs, reward, terminated, truncated, _ = self.env.step(actions[0])
             begins, ended = np.zeros(1, bool), bool(terminated or truncated)
             self.steps += 1
@@ -109,8 +111,9 @@ class _Scene:
 
     def _picture(self, state: Any) -> Frame:
         with torch.inference_mode():
-            decoded = self.model.decode(state)[0].cpu().numpy()
-        return frame(decoded, self.model.spec.observation_space, self.size)
+            decoded = map_obs(lambda values: values[0].cpu().numpy(), self.model.decode(state))
+        spec = self.model.spec
+        return frame(decoded, spec.observation_space, self.size, stack=spec.preprocess.stack)
 
 
 def compose(panels: Sequence[tuple[str, Frame]], caption: str = "") -> Frame:

@@ -13,6 +13,7 @@ from dreamgym.evaluation.policies import OpenLoopPolicy, open_loop_policies, ran
 SPACES = (
     spaces.Discrete(3),
     spaces.Discrete(2, start=-1),
+    spaces.MultiDiscrete([2, 3], start=[-1, 4]),
     spaces.Box(-2.0, 2.0, (1,), np.float32),
     spaces.Box(np.array([-1, 0], np.float32), np.array([1, 3], np.float32)),
 )
@@ -65,13 +66,13 @@ def test_random_episodes_differ_from_each_other() -> None:
 
 
 def test_random_actions_use_the_whole_space_evenly() -> None:
-    actions = play(random_policy(SPACES[3]), np.zeros((200, 1)), 20).reshape(-1, 2)
+    actions = play(random_policy(SPACES[4]), np.zeros((200, 1)), 20).reshape(-1, 2)
     assert np.allclose(actions.mean(0), [0.0, 1.5], atol=0.1)
     assert np.allclose(actions.std(0), [2 / 12**0.5, 3 / 12**0.5], atol=0.1)
 
 
 def test_sticky_actions_stay_for_their_period_on_average() -> None:
-    actions = play(open_loop_policies(SPACES[2])["sticky random 8"], np.zeros((50, 1)), 200)[..., 0]
+    actions = play(open_loop_policies(SPACES[3])["sticky random 8"], np.zeros((50, 1)), 200)[..., 0]
     changes = (np.diff(actions, axis=0) != 0).mean()
     assert changes == pytest.approx(1 / 8, abs=0.005)
     assert len({int(np.flatnonzero(np.diff(row))[0]) for row in actions.T}) == 8  # phases differ between episodes
@@ -85,8 +86,14 @@ def test_unbounded_spaces_are_refused_by_name() -> None:
 @pytest.mark.parametrize("space", SPACES, ids=str)
 @pytest.mark.parametrize(
     "obs",
-    [np.zeros(3, np.float32), np.zeros((8, 9, 3), np.uint8), np.int64(4), {"latent": np.zeros(5)}],
-    ids=["vector", "image", "class", "dict"],
+    [
+        np.zeros(3, np.float32),
+        np.zeros((8, 9, 3), np.uint8),
+        np.int64(4),
+        {"latent": np.zeros(5)},
+        {"gear": np.int64(1), "speed": np.zeros(5)},
+    ],
+    ids=["vector", "image", "class", "dict", "parts"],
 )
 def test_a_single_observation_gives_a_single_action(space: spaces.Space, obs: Any) -> None:
     policy, state, actions = open_loop_policies(space)["switch 4"], None, []
