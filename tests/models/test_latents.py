@@ -110,6 +110,17 @@ def test_balanced_categorical_kl_has_a_fifth_of_the_posteriors_and_four_fifths_o
     assert float(prior.grad[0]) == pytest.approx(-0.265526098, rel=1e-5)
 
 
+def test_balanced_kl_splits_the_gradient_and_floors_each_half():
+    post_mean, prior_mean = torch.tensor([[2.0]], requires_grad=True), torch.tensor([[0.0]], requires_grad=True)
+    ones = torch.ones(1, 1)
+    latent = GaussianLatent(size=1)
+    loss = balanced_kl(latent, GaussianStats(post_mean, ones), GaussianStats(prior_mean, ones), balance=0.8, free_nats=0.0)
+    loss.backward()
+    assert float(post_mean.grad) == pytest.approx(0.2 * 2.0) and float(prior_mean.grad) == pytest.approx(0.8 * -2.0)
+    floored = balanced_kl(latent, GaussianStats(post_mean, ones), GaussianStats(prior_mean, ones), balance=0.8, free_nats=3.0)
+    assert float(floored.detach()) == 3.0 and not any(torch.autograd.grad(floored, [post_mean, prior_mean]))
+
+
 @latents
 def test_kl_is_zero_when_posterior_equals_prior(latent):
     stats = latent.stats(raw_for(latent, 4))
@@ -200,7 +211,7 @@ def test_samples_with_gradient_are_bitwise_one_hot(dtype, unimix):
 @pytest.mark.parametrize("noise", [0.0, 2.0**-24, 1.0 - 2.0**-24, 1.0])
 def test_the_ends_of_the_uniforms_draw_a_class_that_exists(noise):
     latent = CategoricalLatent(variables=1, classes=3)
-    stats = CategoricalStats(torch.tensor([[-math.inf, 0.0, -math.inf]]))
+    stats = CategoricalStats(torch.tensor([[-math.inf, -0.01, -math.inf]]))  # a sum that rounding left below 1
     sample = latent.sample(stats, torch.tensor([noise]))
     assert float(sample.sum()) == 1.0 and (noise == 1.0 or float(sample[1]) == 1.0)
 
