@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from dreamgym.agents.returns import discount_weights, lambda_returns, n_step_returns, replay_lambda_returns, reward_sum
+from dreamgym.agents.returns import (
+    discount_weights,
+    lambda_returns,
+    n_step_returns,
+    replay_lambda_returns,
+    reward_sum,
+    survival_weights,
+)
 
 REWARD = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
 VALUE = torch.tensor([[10.0, 20.0, 30.0, 40.0]], dtype=torch.float64)
@@ -27,6 +34,12 @@ def test_n_step_estimates_and_their_mixture_equal_the_recursion():
     mixed = 0.05 * (first[0] + 0.95 * first[1]) + 0.95**2 * first[2]
     assert mixed == pytest.approx(33.274225)
     assert mixed == pytest.approx(float(lambda_returns(REWARD, DISCOUNT, VALUE, lambda_=0.95)[0, 0]))
+
+
+def test_n_step_estimates_know_of_ends():
+    """Beyond a discount of zero nothing counts; near the horizon the last value serves."""
+    discount = torch.tensor([[0.9, 0.0, 0.9]], dtype=torch.float64)
+    _close(n_step_returns(REWARD, VALUE, discount=discount, steps=2), [1.0 + 0.9 * 2.0, 2.0, 3.0 + 0.9 * 40.0])
 
 
 def test_sum_of_rewards():
@@ -63,6 +76,13 @@ def test_replayed_returns_stop_at_terminations_and_bootstrap_at_truncations(last
 
 def test_weights_are_the_chance_of_living_that_long():
     assert discount_weights(torch.tensor([[0.9, 0.5, 1.0, 1.0]]))[0].tolist() == pytest.approx([1.0, 0.9, 0.45, 0.45])
+
+
+def test_weights_counted_from_the_start_contain_its_own_survival():
+    """F.1-7, with gamma inside c as with contdisc (gamma 1 here), and outside."""
+    assert survival_weights(torch.tensor([[1.0, 0.9, 0.5, 1.0]]), 1.0)[0].tolist() == pytest.approx([1.0, 0.9, 0.45, 0.45])
+    assert survival_weights(torch.tensor([[0.0, 0.9]]), 0.9)[0].tolist() == [0.0, 0.0]
+    assert survival_weights(torch.tensor([[0.9, 0.45]]), 0.9)[0].tolist() == pytest.approx([1.0, 0.45])
 
 
 def test_a_value_of_the_wrong_length_is_refused():
