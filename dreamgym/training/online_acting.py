@@ -55,7 +55,7 @@ class Explorer:
         self._before_step()
         action, state = self.policy.predict(observation, state, episode_start, deterministic)
         if self._remember:
-            self.beliefs.append(self.policy._belief)
+            self.beliefs.append(self.policy.belief)
         return action, state
 
 

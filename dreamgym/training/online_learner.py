@@ -39,9 +39,7 @@ class GradientStep:
         config = self.config
         for parameter, gradient in zip(self.parameters, torch.autograd.grad(loss, self.parameters, allow_unused=True)):
             parameter.grad = gradient
-        if config.adaptive_clip is not None:
-            adaptive_clip_(self.parameters, config.adaptive_clip)
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if config.clip is None else config.clip)
+        norm = self._clip()
         self.steps += 1
         if config.warmup:
             for group in self.optimiser.param_groups:
@@ -50,6 +48,16 @@ class GradientStep:
             with torch.no_grad():  # dreamerv2/common/nets.py shrinks before the step and not by the rate
                 torch._foreach_mul_(tuple(self.parameters), 1.0 - config.weight_decay)
         self.optimiser.step()
+        return norm
+
+    def _clip(self) -> Tensor:
+        """Clip as the config says; returns the global norm before."""
+        clip = math.inf if self.config.clip is None else self.config.clip
+        if self.config.adaptive_clip is None:
+            return nn.utils.clip_grad_norm_(self.parameters, clip)
+        norm = adaptive_clip_(self.parameters, self.config.adaptive_clip)
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(self.parameters, clip)
         return norm
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,8 +34,7 @@ def log_open_loop(log: MetricsLog, model: WorldModel, unseen: Replay, step: int)
     if rows is None:
         return
     rows = rows.to(model.device)
-    if not isinstance(rows.obs, dict):  # whose parts have no common yardstick
-        log.write("open_loop", step, _errors(model, rows))
+    log.write("open_loop", step, _errors(model, rows))
     frames = dream_film(model, rows[:_FILMS])
     if frames is not None:
         _add_film(log, "open_loop/film", step, frames, model.spec.fps)

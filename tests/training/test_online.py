@@ -195,7 +195,7 @@ def test_the_model_it_leaves_can_be_dreamt_and_its_agent_acts(recipe, whole):
 
 def test_uncertainty_is_calibrated_on_episodes_nobody_trained_on(whole):
     median, scale = whole["v1"][1]["uncertainty"]
-    assert 0.0 < median and 0.0 < scale < 1.0
+    assert median > 0.0 and 0.0 < scale < 1.0
 
 
 def test_the_range_of_rewards_and_observations_is_that_of_the_training_rows(whole):
