@@ -19,6 +19,8 @@ from dreamgym.registration import register_all
 if TYPE_CHECKING:
     from dreamgym.agents.actor_critic import ActorCritic
     from dreamgym.agents.belief import BeliefPolicy
+    from dreamgym.agents.loading import load_agent
+    from dreamgym.agents.planning import CEM, MPPI, CEMConfig, MPPIConfig
     from dreamgym.data import Replay, collect, collect_parallel
     from dreamgym.dreams.awake import LatentObservation, LatentVectorObservation
     from dreamgym.dreams.env import DreamEnv
@@ -33,13 +35,17 @@ __version__ = "0.1.0"
 
 # Public name -> where it lives. What is listed here is promised; the rest is free to change.
 _HOMES = {
+    "CEM": "dreamgym.agents.planning",
+    "MPPI": "dreamgym.agents.planning",
     "ActorCritic": "dreamgym.agents.actor_critic",
     "BeliefPolicy": "dreamgym.agents.belief",
+    "CEMConfig": "dreamgym.agents.planning",
     "DreamDefaults": "dreamgym.structs",
     "DreamEnv": "dreamgym.dreams.env",
     "DreamVectorEnv": "dreamgym.dreams.vector",
     "LatentObservation": "dreamgym.dreams.awake",
     "LatentVectorObservation": "dreamgym.dreams.awake",
+    "MPPIConfig": "dreamgym.agents.planning",
     "Preprocess": "dreamgym.structs",
     "Replay": "dreamgym.data",
     "Run": "dreamgym.training.loop",
@@ -50,18 +56,23 @@ _HOMES = {
     "compare": "dreamgym.evaluation",
     "evaluate": "dreamgym.evaluation",
     "fit": "dreamgym.training.loop",
+    "load_agent": "dreamgym.agents.loading",
     "make_env": "dreamgym.envs",
     "make_spec": "dreamgym.envs",
 }
 
 __all__ = [
+    "CEM",
+    "MPPI",
     "ActorCritic",
     "BeliefPolicy",
+    "CEMConfig",
     "DreamDefaults",
     "DreamEnv",
     "DreamVectorEnv",
     "LatentObservation",
     "LatentVectorObservation",
+    "MPPIConfig",
     "Preprocess",
     "Replay",
     "Run",
@@ -72,6 +83,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fit",
+    "load_agent",
     "make_env",
     "make_spec",
 ]

@@ -79,11 +79,12 @@ def play(
     from dreamgym.evaluation.player import film_dream, play_by_hand
 
     world = _load_model(model)
-    env = DreamEnv(world, obs_type="latent", render_mode="rgb_array", temperature=temperature)
+    policy, obs_type = _load_agent(agent, world, algorithm)
+    env = DreamEnv(world, obs_type=obs_type, render_mode="rgb_array", temperature=temperature)
     if window:
         play_by_hand(env, seed=seed, fps=world.spec.fps)
         return
-    filmed = film_dream(env, _load_agent(agent, world, algorithm), out, seed=seed, steps=steps, fps=world.spec.fps)
+    filmed = film_dream(env, policy, out, seed=seed, steps=steps, fps=world.spec.fps)
     print(f"{filmed.path}: {filmed.steps} steps, reward {filmed.reward:.1f}")
 
 
@@ -117,10 +118,11 @@ def evaluate(
     world = _load_model(model)
     seeds = report_seeds(episodes) if first_seed is None else range(first_seed, first_seed + episodes)
     baselines = {"random actions": random_policy(world.spec.action_space)}
-    env = awake_env(world, num_envs=min(processes, max(1, episodes)))
+    policy, obs_type = _load_agent(agent, world, algorithm)
+    env = awake_env(world, num_envs=min(processes, max(1, episodes)), obs_type=obs_type)
     try:
-        policy = _load_agent(agent, world, algorithm)
-        compared = compare(policy, world, env, seeds=seeds, thresholds=thresholds, baselines=baselines, progress=True)
+        options: dict[str, Any] = {"thresholds": thresholds, "baselines": baselines, "obs_type": obs_type}
+        compared = compare(policy, world, env, seeds=seeds, progress=True, **options)
     finally:
         env.close()
     print(compared.table())
@@ -209,25 +211,29 @@ def _load_model(name: str) -> Any:
     return from_pretrained(name)
 
 
-def _load_agent(name: str, world: Any, algorithm: str) -> Any:
-    """An agent by name or path. SB3's archives hold pickles, which run code when they are opened: the help says so."""
+def _load_agent(name: str, world: Any, algorithm: str) -> tuple[Any, str | None]:
+    """An agent by name or path, and the obs_type it reads: latent, or None for the world's own observations (planners filter themselves).
+
+    SB3's archives hold pickles, which run code when they are opened: the help says so.
+    """
     from dreamgym.errors import ModelNotFoundError, require
 
     if name == "random":
         from dreamgym.evaluation.policies import random_policy
 
-        return random_policy(world.spec.action_space)
+        return random_policy(world.spec.action_space), "latent"
     if (Path(name) / "agent.json").is_file():
-        from dreamgym.agents.actor_critic import ActorCritic
+        from dreamgym.agents import BeliefPolicy, load_agent
 
-        return ActorCritic.load(name, world.spec)
+        agent = load_agent(name, world)
+        return (agent, "latent") if hasattr(agent, "predict") else (BeliefPolicy(agent, world), None)
     if not Path(name).is_file():
         raise ModelNotFoundError(f"no agent {name!r}; expected random, an SB3 .zip or a folder with agent.json.")
     sb3 = require("stable_baselines3", extra="sb3", purpose="loading an SB3 agent")
     kind = getattr(sb3, algorithm.upper(), None)
     if kind is None:
         raise ModelNotFoundError(f"stable_baselines3 has no algorithm {algorithm!r}; expected PPO, A2C, SAC, TD3, DDPG or DQN.")
-    return kind.load(name, device="cpu")
+    return kind.load(name, device="cpu"), "latent"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ TINY = {
     "open_loop_check": ["--episodes", "1"],
     "cleanrl_style_loop": ["--num-envs", "4", "--length", "8", "--updates", "2", "--episodes", "1"],
     "dream_from_real_frames": ["--steps", "3"],
+    "planning_with_cem": ["--episodes", "1", "--horizon", "3", "--iterations", "1", "--candidates", "10"],
+    "swap_the_reward": ["--degrees", "160", "--steps", "3"],
 }
 NEEDS_CAR_RACING = {"train_in_dream_act_awake"}  # the rest takes any model with Box actions
 
