@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dreamgym.agents.actors import Actor
 from dreamgym.agents.returns import discount_weights, survival_weights
 from dreamgym.models.guard import Guard
-from dreamgym.models.imagination import imagine
 from dreamgym.structs import TensorStruct
 
 __all__ = ["ALIGNMENTS", "BehaviourLosses", "Dream", "Scores", "dream", "frozen", "outlook"]
@@ -75,20 +74,17 @@ def dream(
     With dynamics the dream is differentiable in the actions; else nothing is recorded, and it is several times as fast. start_alive [N]
     replaces the model's opinion on whether the start goes on.
     """
-    (_, H), lanes = noise.shape[:2], model.noise_lanes
-    raws: list[Tensor] = []
-    draws = noise[..., lanes:].unbind(1)
-
-    def act(features: Tensor, h: int) -> Tensor:
-        raws.append(actor(features.detach()))
-        return actor.distribution(raws[-1]).sample(draws[h])
-
+    lanes = model.noise_lanes
+    states, raws = [start], []
     with torch.set_grad_enabled(dynamics):
-        imagined, _ = imagine(model, start, act, H, noise[..., :lanes])
-        states = type(start).cat([start.map(lambda tensor: tensor.unsqueeze(1)), imagined], 1)
-        flat = states.flatten()
-        features = model.features(flat).unflatten(0, (-1, H + 1))
-        reward, continue_prob = (part.unflatten(0, (-1, H + 1)) for part in outlook(model, flat, guard))
+        # Not `imagine`: it would leave the start out, and joining the two copies every state once more.
+        for uniform in noise.unbind(1):
+            raws.append(actor(model.features(states[-1]).detach()))
+            action = actor.distribution(raws[-1]).sample(uniform[:, lanes:])
+            states.append(model.step(states[-1], action, uniform[:, :lanes]))
+        lived = type(start).stack(states, 1).flatten()
+        features = model.features(lived).unflatten(0, (-1, len(states)))
+        reward, continue_prob = (part.unflatten(0, (-1, len(states))) for part in outlook(model, lived, guard))
     if start_alive is not None:
         continue_prob = torch.cat([start_alive.to(continue_prob).unsqueeze(1), continue_prob[:, 1:]], 1)
     return Dream(features, torch.stack(raws, 1), noise[..., lanes:], reward, continue_prob)
