@@ -257,12 +257,14 @@ def _dry_step(model: WorldModel, where: str) -> None:
         action = model.spec.to_model_action(model.spec.to_env_action(torch.zeros(rows, model.spec.action_size)))
         state = model.step(start.state, action, torch.full((rows, model.noise_lanes), 0.5))
         outputs = [("action", action), *state.items(), *model.predict(state).items(), ("features", model.features(state))]
-        obs = model.decode(state)
+        decoded = model.decode(state)
+        parts = decoded if isinstance(decoded, dict) else {"obs": decoded}
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InvalidModelError(f"{where}: a dream of one step fails ({escape(str(error))})") from error
-    for name, tensor in [*outputs, ("observation", obs)]:
+    for name, tensor in [*outputs, *parts.items()]:
         if not torch.isfinite(tensor).all():
             raise InvalidModelError(f"{where}: a dream of one step gives NaN or infinity ({name}); the weights explode")
-    shape = model.spec.observation_space.shape
-    if tuple(obs.shape[1:]) != shape:
-        raise InvalidModelError(f"{where}: decodes observations of shape {list(obs.shape[1:])}; config.json says {shape}")
+    expected = {name: tuple(part.shape or ()) for name, part in model.spec.observation_parts.items()}
+    found = {name: tuple(tensor.shape[1:]) for name, tensor in parts.items()}
+    if found != expected:
+        raise InvalidModelError(f"{where}: decodes observations of shapes {found}; config.json says {expected}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
 from dreamgym.evaluation.comparison import Comparison, compare
 from dreamgym.evaluation.policies import random_policy
@@ -56,11 +57,44 @@ def frozen_gate(seed: int) -> Comparison:
     return result
 
 
+def online_gate(env_id: str, preset: str, env_steps: int, seed: int) -> Comparison:
+    """fit with a paper's preset at size tiny, judge its last agent on 20 real episodes that picked nothing."""
+    torch.set_num_threads(1)
+    began = time.time()
+    name = f"{preset}-{env_id.replace('/', '-')}-{seed}"
+    run = fit(env_id, preset, size="tiny", env_steps=env_steps, seed=seed, out=RUNS / f"gate-{name}", progress=False)
+    latent = hasattr(run.agent, "predict")
+    policy = run.agent if latent else BeliefPolicy(run.agent, run.model)
+    result = compare(
+        policy, run.model, seeds=report_seeds(20), baselines=_blind(run.model), obs_type="latent" if latent else None
+    )
+    _write(name, result, began, run=run, curve=_curve(run.folder))
+    return result
+
+
+def _curve(folder: Path) -> dict[str, list[list[float]]]:
+    """(env steps, return) of every exploring episode, comparable to published training curves, and of every evaluation."""
+    curve: dict[str, list[list[float]]] = {"explore": [], "evaluation": []}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["stage"] in curve:
+            curve[row["stage"]].append([row["env_steps"], round(row["return" if row["stage"] == "explore" else "return_mean"], 2)])
+    return curve
+
+
 def _blind(model: Any) -> dict[str, Any]:
     return {"random actions": random_policy(model.spec.action_space)}
 
 
-def _write(name: str, result: Comparison, began: float, *, run: Run | None = None, dream_steps: int | None = None) -> None:
+def _write(
+    name: str,
+    result: Comparison,
+    began: float,
+    *,
+    run: Run | None = None,
+    dream_steps: int | None = None,
+    curve: dict[str, list[list[float]]] | None = None,
+) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {
         "name": name,
@@ -69,6 +103,8 @@ def _write(name: str, result: Comparison, began: float, *, run: Run | None = Non
         "validation": None if run is None else run.metrics["validation"],
         "seconds_of_fit": None if run is None else _seconds(run.folder),
         "dream_steps": dream_steps,
+        "updates": None if run is None else run.metrics.get("updates"),
+        "curve": curve,
         "comparison": result.to_json(),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
