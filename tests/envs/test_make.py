@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamgym.envs import DEFAULT_PREPROCESS, applied, make_env, make_from_spec, make_spec, preprocess
+from dreamgym.envs import DEFAULT_PREPROCESS, applied, default_preprocess, make_env, make_from_spec, make_spec, preprocess
 from dreamgym.errors import MissingDependencyError
 from dreamgym.structs import Preprocess
 
@@ -97,6 +97,28 @@ def test_missing_package_is_named_with_its_extra(env_id, module, extra, monkeypa
     monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(MissingDependencyError, match=rf"dreamgym\[{extra}\]"):
         make_env(env_id)
+
+
+@pytest.mark.parametrize(
+    "env_id,expected",
+    [
+        ("CarRacing-v3", DEFAULT_PREPROCESS["CarRacing-v3"]),
+        ("dm_control/walker-walk-pixels-v0", Preprocess(action_repeat=2)),
+        ("ALE/Breakout-v5", Preprocess(size=64, grey=True, action_repeat=4)),
+        ("Pendulum-v1", Preprocess()),
+        ("mine/ALE-v0", Preprocess()),
+    ],
+)
+def test_default_preprocessing_goes_by_id_and_then_by_namespace(env_id, expected):
+    assert default_preprocess(env_id) == expected
+
+
+def test_gymnasiums_mujoco_draws_without_a_display(monkeypatch):
+    pytest.importorskip("mujoco")
+    chosen = []
+    monkeypatch.setattr("dreamgym.envs.make.choose_renderer", lambda: chosen.append(True))
+    make_env("InvertedPendulum-v5").close()
+    assert chosen
 
 
 def test_spec_of_an_env_without_time_limit_is_refused():
