@@ -29,7 +29,7 @@ __all__ = [
     "register_dm_control",
 ]
 
-# Hafner et al. 2019 (PlaNet), table in appendix A and planet/scripts/tasks.py; cartpole-balance from version 3 of the paper.
+# Hafner et al. 2019 (PlaNet), arXiv 1811.04551; cartpole-balance from its version 3.
 PLANET_ACTION_REPEAT: Mapping[str, int] = MappingProxyType(
     {
         "ball_in_cup-catch": 4,
@@ -46,7 +46,7 @@ _PREFIX = "dm_control/"
 _VARIANTS = {"": "state", "-pixels": "pixels", "-dict": "dict"}
 _MAX_STEPS = 1000  # control steps; what the suite's own time limits come to, except lqr's, which is infinite
 _PIXELS = (64, 64)
-_CAMERA = {"quadruped": 2}  # as danijar/dreamer wrappers.py: its camera 0 looks from far above. 0 elsewhere
+_CAMERA = {"quadruped": 2}  # as in the suite wrapper of danijar/dreamer; 0 elsewhere
 _EGL, _OSMESA = ("libEGL.so.1",), ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
 
 _UNLIMITED = 10.0  # for actuators without bounds (lqr's); its optimal policy uses up to 5.3, by dm_control's lqr_solver
