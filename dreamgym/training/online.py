@@ -30,7 +30,7 @@ from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_learner import OnlineLearner
 from dreamgym.training.online_view import log_open_loop
 from dreamgym.training.rows import LatentRows, WindowSampler
-from dreamgym.training.trainer import TRAINING_SEEDS, VALIDATION_SEEDS
+from dreamgym.training.trainer import VALIDATION_SEEDS
 
 __all__ = ["OnlineTrainer"]
 
@@ -158,6 +158,8 @@ class OnlineTrainer:
         settings, counters = self.settings, self.counters
         turns = self.budget // (settings.train_every or self.spec.max_episode_steps)
         total = settings.pretrain + turns * settings.updates
+        if not self.sampler.ready:
+            raise ValueError(f"the dataset trains on {len(self.replay)} rows; a window needs {settings.window}.")
         while counters.updates < total:
             self._learn(min(settings.checkpoint_every, total - counters.updates))
             log_open_loop(self.log, self.model, self._unseen, counters.updates)
@@ -179,7 +181,7 @@ class OnlineTrainer:
             self.held_out if held_out else self.replay,
             episodes=1,
             steps=None if random else self.budget - before,
-            seed=TRAINING_SEEDS + 1_000_000 * self.seed + counters.episodes,
+            seed=_episode_seed(self.seed, counters.episodes),
         )
         counters.agent_steps = before + stats.steps
         counters.episodes += 1
@@ -227,14 +229,14 @@ class OnlineTrainer:
             self._fit_scaling(before_learning=True)
         for _ in range(updates):
             number = self.counters.updates
-            batch = self.sampler.draw(self.randomness.numpy("online rows", number)).to(self.model.device)
-            carry = None
-            if self.latents is not None:
-                carry = self.latents.read(batch.index[:, 0], self.model.device)
-                batch = batch[:, 1:]
-            metrics, states = self.learner.update(batch, carry, number)
-            if self.latents is not None:
-                self.latents.write(batch.index, states)
+            batch = self.sampler.draw(self.randomness.numpy("online rows", number))
+            index, batch = batch.index, batch.to(self.model.device)
+            if self.latents is None:
+                metrics, _ = self.learner.update(batch, None, number)
+            else:
+                carry = self.latents.read(index[:, 0], self.model.device)
+                metrics, states = self.learner.update(batch[:, 1:], carry, number)
+                self.latents.write(index[:, 1:], states)
             self.counters.updates += 1
             self._account(metrics)
         self._rates.learning += time.monotonic() - began
@@ -283,7 +285,7 @@ class OnlineTrainer:
         assert self.env is not None
         self.model.eval()
         policy = BeliefPolicy(self.agent, self.model)  # posterior means, as those who load the agent will act
-        seed = VALIDATION_SEEDS + 10_000 * self.seed + 50 * counters.evaluations
+        seed = VALIDATION_SEEDS + 10_000 * self.seed + counters.evaluations
         stats = play(self.env, policy, self.spec, episodes=self.settings.evaluate_episodes, seed=seed)
         counters.evaluations += 1
         counters.evaluated_at = counters.agent_steps
@@ -385,6 +387,11 @@ class _Rates:
         }
         self.acting, self.learning, self.env_steps, self.updates = 0.0, 0.0, env_steps, updates
         return rates
+
+
+def _episode_seed(seed: int, episode: int) -> int:
+    """What `collect` hashes the episode's seeds from; far from those of validation and reports, however many episodes there are."""
+    return (seed + 1) * 2**32 + episode
 
 
 def _build_agent(model: WorldModel, preset: OnlinePreset, seed: int) -> Any:

@@ -79,6 +79,7 @@ class OnlineLearner:
         self.model_parameters = [parameter for parameter in model.trainable_parameters() if parameter.requires_grad]
         self.learns_to_act = isinstance(agent, ActorCritic)
         self.steps: dict[str, GradientStep] = {}
+        self._idle_guard: Guard | None = None
         if self.settings.updates_joint:
             parameters = [*self.model_parameters, *agent.actor.parameters(), *agent.critic.parameters()]
             self.steps["model"] = GradientStep(parameters, preset.model_optimiser)
@@ -156,13 +157,18 @@ class OnlineLearner:
         return allowed[torch.randint(len(allowed), (count,), generator=generator).to(allowed.device)]
 
     def _guard(self) -> Guard:
+        if self._idle_guard is not None:
+            return self._idle_guard
         defaults = self.model.defaults
-        return Guard.of(
+        guard = Guard.of(
             self.model,
             max_uncertainty=defaults.max_uncertainty,
             uncertainty_penalty=defaults.uncertainty_penalty,
             range_guard=defaults.range_guard,
         )
+        if not guard.halts and guard.uncertainty_penalty == 0.0:
+            self._idle_guard = guard  # made anew, it would ask a GPU for the lowest reward in every update
+        return guard
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16)

@@ -335,3 +335,11 @@ def test_an_interrupted_run_leaves_a_loadable_model(tmp_path, monkeypatch):
         trainer.run()
     trainer.export()  # as fit does
     assert dreamgym.WorldModel.from_pretrained(tmp_path / "model").initial_states is not None
+
+
+def test_a_dataset_shorter_than_a_window_is_refused(whole, tmp_path):
+    dataset = Replay(spec_of(Line()), whole["v1"][0] / "replay" / "train")
+    trainer = trainer_of(tmp_path, tiny_preset(replace(TRAINING, length=60)), spec=dataset.spec)
+    trainer.use_dataset(dataset)
+    with pytest.raises(ValueError, match="a window needs 60"):
+        trainer.run()
