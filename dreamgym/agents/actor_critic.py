@@ -175,7 +175,7 @@ class ActorCritic(nn.Module):
         """Losses from `horizon` imagined steps of every start state [N].
 
         model is anything that can be dreamt (structs.DreamableModel). start_alive [N] bool or float says whether the start goes on, from
-        data; without it V2 and V3 ask the model. It is V1's convention to ignore it.
+        data; without it V2 and V3 ask the model, and V1 ignores it. With return_scale, each call also moves the scale of returns.
         """
         config = self.config
         dynamics = self.reinforce < 1.0

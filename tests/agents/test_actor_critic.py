@@ -10,8 +10,8 @@ from gymnasium import spaces
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data.replay import Replay
-from dreamgym.errors import ModelNotFoundError
 from dreamgym.models.guard import Guard
+from dreamgym.nn.networks import MLPConfig
 from dreamgym.structs import Spec
 from dreamgym.training.learners import AgentLearner, Randomness, linear_decay
 from tests.models.builders import echo_world, noise_for, tiny_ensemble, tiny_rssm, train
@@ -101,32 +101,22 @@ def test_raw_observations_are_refused_with_the_next_move():
         ActorCritic(spec, 3, SMALL).predict(np.zeros((2, 4), np.float32))
 
 
-def test_saved_agents_act_alike(tmp_path):
-    spec = Spec("Toy-v0", spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32), 10)
-    agent = ActorCritic(spec, 3, SMALL)
-    agent.save(tmp_path / "agent")
-    obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    loaded = ActorCritic.load(tmp_path / "agent", spec)
-    np.testing.assert_array_equal(agent.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
-    with pytest.raises(ModelNotFoundError, match=r"agent\.json"):
-        ActorCritic.load(tmp_path, spec)
-
-
-def test_slow_critic_follows_the_critic():
-    spec = Spec("Toy-v0", spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Discrete(2), 10)
-    agent = ActorCritic(spec, 3, SMALL)
-    with torch.no_grad():
-        for parameter in agent.critic.parameters():
-            parameter.fill_(1.0)
-        for parameter in agent.slow_critic.parameters():
-            parameter.zero_()
-    agent.update_slow_critic()
-    assert all(torch.allclose(parameter, torch.full_like(parameter, 0.02)) for parameter in agent.slow_critic.parameters())
-
-
-@pytest.mark.parametrize("value", [{"horizon": 1}, {"discount": 0.0}, {"lambda_": 1.5}])
-def test_impossible_settings_are_refused(value):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"horizon": 1}, "at least 2"),
+        ({"discount": 0.0}, "discount"),
+        ({"lambda_": 1.5}, "lambda_"),
+        ({"reward_scale": 0.0}, "reward_scale"),
+        ({"reinforce": 1.5}, "reinforce"),
+        ({"indexing": "v4"}, "expected one of v1, v2, v3"),
+        ({"slow_critic": None}, "take 'fast'"),
+        ({"replay_value": 0.3}, "indexing 'v3'"),
+        ({"critic": MLPConfig(2, 16, "silu", "rms")}, "init='paper'"),
+    ],
+)
+def test_impossible_settings_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
         ActorCriticConfig(**value)
 
 

@@ -90,7 +90,9 @@ def test_another_envs_agent_is_refused(tmp_path):
         ActorCritic.load(tmp_path, PointMass("box").spec)
 
 
-def test_a_folder_without_weights_holds_no_agent(tmp_path):
+def test_a_folder_without_either_file_holds_no_agent(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"agent\.json"):
+        ActorCritic.load(tmp_path, PointMass().spec)
     ActorCritic(PointMass().spec, 2, dreamer_v2(units=8)).save(tmp_path)
     (tmp_path / "agent.safetensors").unlink()
     with pytest.raises(ModelNotFoundError, match=r"agent\.safetensors"):
