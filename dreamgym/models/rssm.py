@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ class RSSM(nn.Module):
     def __init__(self, config: RSSMConfig, *, embed_size: int, action_size: int) -> None:
         super().__init__()
         self.config = config
-        self.latent = config.latent
+        self.latent: Any = config.latent  # typed loosely: that its methods take its own statistics is more than a union can say
         latent, hidden, kind = config.latent, config.hidden, (config.activation, config.norm)
         remembers = config.path != "stochastic"
         self.deter_size = config.deter if remembers else hidden  # D of a state
@@ -186,7 +186,7 @@ class RSSM(nn.Module):
 
     def posterior_stats(self, deter: Tensor, embed: Tensor) -> LatentStats:
         """Posterior q(stoch | deter, embed); on the stochastic path it reads the prior's statistics in the memory's place."""
-        evidence = deter if self.cell is not None else self.latent.network_input(self.prior_stats(deter))  # type: ignore[arg-type]
+        evidence = deter if self.cell is not None else self.latent.network_input(self.prior_stats(deter))
         return self.latent.stats(self.posterior_out(self.posterior_hidden(torch.cat([evidence, embed], -1))))
 
     def _members(self, deter: Tensor) -> Tensor:
@@ -196,9 +196,9 @@ class RSSM(nn.Module):
 
     def _sample(self, stats: LatentStats, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         if self.config.path == "deterministic":
-            return self.latent.mean(stats)  # type: ignore[arg-type]
+            return self.latent.mean(stats)
         noise = noise[..., 1:] if self.episode_lanes else noise
-        return self.latent.sample(stats, noise, temperature)  # type: ignore[arg-type]
+        return self.latent.sample(stats, noise, temperature)
 
     # ---- steps --------------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class RSSM(nn.Module):
     ) -> tuple[RSSMState, LatentStats]:
         """Awake: the next state from the posterior. is_first [B] zeroes state and prev_action before the step."""
         keep = (~is_first).unsqueeze(-1).to(state.deter.dtype)
-        deter = self.recur(state.map(lambda tensor: tensor * keep), prev_action * keep)
+        deter = self.recur(RSSMState(state.deter * keep, state.stoch * keep), prev_action * keep)
         stats = self.posterior_stats(deter, embed)
         return RSSMState(deter, self._sample(stats, noise)), stats
 
@@ -225,7 +225,7 @@ class RSSM(nn.Module):
         if self.config.prior_members == 1:
             return state.deter.new_zeros(state.deter.shape[:-1])
         stats = self.latent.stats(self._members(state.deter))
-        return spread(self.latent.mean(stats)).mean(-1).sqrt()  # type: ignore[arg-type]
+        return spread(self.latent.mean(stats)).mean(-1).sqrt()
 
 
 class _SeparateInputs(nn.Module):
