@@ -246,7 +246,7 @@ def _build(spec: Spec, config: WorldModelConfig) -> tuple[Any, Any, Any]:
     assert isinstance(config.encoder, VAEConfig) and isinstance(config.heads, LatentHeadsConfig)
     encoder = ImageEncoder(spec, config.encoder)
     core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
-    sizes = {"feature_size": core.feature_size, "deter": config.core.deter, "embed_size": encoder.embed_size}
+    sizes = {"feature_size": core.feature_size, "deter": core.deter_size, "embed_size": encoder.embed_size}
     return encoder, core, LatentHeads(config.heads, **sizes)
 
 

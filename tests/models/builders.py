@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from dreamgym.models.dreamer_heads import DreamerHeadsConfig
 from dreamgym.models.encoders import VectorConfig
 from dreamgym.models.ensemble import EnsembleConfig
 from dreamgym.models.heads import ArrivalHeadsConfig, LatentHeadsConfig
 from dreamgym.models.latents import GaussianLatent
-from dreamgym.models.objectives import EnsembleObjective, LatentObjective
+from dreamgym.models.objectives import (
+    Contrastive,
+    DreamerObjective,
+    EnsembleObjective,
+    KLConfig,
+    LatentObjective,
+    Reconstruction,
+    RewardOnly,
+)
+from dreamgym.models.observations import ObservationDecoderConfig, ObservationEncoderConfig
 from dreamgym.models.rssm import RSSMConfig
 from dreamgym.models.vae import VAEConfig
 from dreamgym.models.world_model import WorldModel, WorldModelConfig
+from dreamgym.nn.networks import MLPConfig
 from dreamgym.structs import SequenceBatch, Spec
 
 K = 3  # actions and codes of the toy worlds
 
 
-def tiny_rssm(*, deter: int = 24, members: int = 3, seed: int = 0) -> WorldModel:
+def tiny_rssm(*, members: int = 3, seed: int = 0, **core: Any) -> WorldModel:
+    """On a frozen autoencoder's codes; keywords go to RSSMConfig."""
     torch.manual_seed(seed)
     spec = Spec("Toy-v0", spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(K), max_episode_steps=50)
     return WorldModel(
         spec,
         WorldModelConfig(
             encoder=VAEConfig(code=K),
-            core=RSSMConfig(latent=GaussianLatent(size=6), deter=deter, hidden=24),
+            core=RSSMConfig(**{"latent": GaussianLatent(size=6), "deter": 24, "hidden": 24, **core}),
             heads=LatentHeadsConfig(layers=1, units=24, members=members, member_units=16),
             objective=LatentObjective(free_nats=0.0),
         ),
     )
+
+
+def tiny_dreamer(
+    observation: Reconstruction | Contrastive | RewardOnly | None = None,
+    kl: KLConfig | None = None,
+    *,
+    seed: int = 0,
+    two_hot: bool = False,
+    **core: Any,
+) -> WorldModel:
+    """Jointly trained on vectors; keywords go to RSSMConfig. No free nats: the echo world holds but one nat a step."""
+    torch.manual_seed(seed)
+    spec = Spec("Toy-v0", spaces.Box(-1.0, 2.0, (K,), np.float32), spaces.Discrete(K), max_episode_steps=50)
+    small = MLPConfig(layers=1, units=32)
+    heads = DreamerHeadsConfig(
+        decoder=ObservationDecoderConfig(vectors=small),
+        reward=small,
+        reward_distribution="two-hot" if two_hot else "normal",
+        continue_head=small,
+    )
+    objective = DreamerObjective(observation or Reconstruction(scale=5.0), kl=kl or KLConfig(free_nats=0.0), reward_scale=10.0)
+    config = WorldModelConfig(
+        encoder=ObservationEncoderConfig(vectors=small),
+        core=RSSMConfig(**{"latent": GaussianLatent(size=6), "deter": 32, "hidden": 32, **core}),
+        heads=heads,
+        objective=objective,
+    )
+    return WorldModel(spec, config)
 
 
 def tiny_ensemble(*, members: int = 3, seed: int = 0, obs_size: int = K) -> WorldModel:
@@ -74,7 +117,7 @@ def noise_for(model: WorldModel, *lead: int, seed: int = 0) -> torch.Tensor:
 
 
 def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) -> dict[str, float]:
-    optimiser = torch.optim.Adam(model.trainable_parameters(), rate)
+    optimiser = torch.optim.Adam(model.trainable_parameters(), rate, fused=True)
     parts: dict[str, torch.Tensor] = {}
     for step in range(steps):
         losses = model.loss(echo_world(16, 10, seed=step, shift=shift), noise_for(model, 16, 10, seed=step))
@@ -85,18 +128,39 @@ def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) 
     return {name: float(part.detach()) for name, part in parts.items()}
 
 
-def open_loop_reward_error(model: WorldModel, *, shift: int = 0) -> float:
-    """Mean squared reward error of 4 dreamt steps after 2 observed rows, inside one episode."""
-    batch = echo_world(64, 7, seed=10_000, shift=shift, episode=7)
-    start = batch.is_first[:, 0]
-    batch = batch[start]
+def see(model: WorldModel, state: Any, batch: SequenceBatch, t: int, noise: torch.Tensor) -> Any:
+    """The belief after row t; a model whose encoder stands apart is shown the code."""
+    if isinstance(model.config.encoder, VAEConfig):
+        assert batch.embed is not None
+        return model.core.observe(state, batch.prev_action[:, t], batch.embed[:, t], batch.is_first[:, t], noise)[0]
+    return model.observe(state, batch.prev_action[:, t], batch.obs[:, t], batch.is_first[:, t], noise)
+
+
+@dataclass(frozen=True)
+class EchoErrors:
+    """Mean squared errors in the echo world."""
+
+    seen: float  # reward of a row just observed
+    dreamt: float  # rewards of four open-loop steps
+    dreamt_obs: float  # observations of those, summed over the vector; NaN for pictures
+
+
+@torch.no_grad()
+def echo_errors(model: WorldModel, *, shift: int = 0) -> EchoErrors:
+    """Observe two rows of an episode, then dream four steps on the recorded actions, with mean noise."""
+    batch = echo_world(256, 7, seed=10_000, shift=shift, episode=7)
+    batch = batch[batch.is_first[:, 0]]
     B = len(batch.reward)
     state = model.initial(B)
     middle = torch.full((B, model.noise_lanes), 0.5)
     for t in range(2):
-        state, _ = model.core.observe(state, batch.prev_action[:, t], batch.embed[:, t], batch.is_first[:, t], middle)
-    errors = []
+        state = see(model, state, batch, t, middle)
+    seen = (model.predict(state).reward - batch.reward[:, 1]).square()
+    rewards, observations = [], []
     for t in range(2, 6):
         state = model.step(state, batch.prev_action[:, t], middle)
-        errors.append((model.predict(state).reward - batch.reward[:, t]) ** 2)
-    return float(torch.stack(errors).mean().detach())
+        rewards.append((model.predict(state).reward - batch.reward[:, t]).square())
+        if not model.spec.is_image:
+            observations.append((model.decode(state) - batch.obs[:, t]).square().sum(-1))
+    dreamt_obs = torch.stack(observations).mean() if observations else torch.nan
+    return EchoErrors(float(seen.mean()), float(torch.stack(rewards).mean()), float(dreamt_obs))
