@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from dreamgym.training.learners import Randomness, calibrate, draw_start_bank
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.online_acting import Explorer, UniformRandom, copy_episode, play
 from dreamgym.training.online_config import OnlinePreset
-from dreamgym.training.online_learner import OnlineLearner
+from dreamgym.training.online_learner import OnlineLearner, fit_scaling
+from dreamgym.training.online_progress import Counters, Rates
 from dreamgym.training.online_view import log_open_loop
 from dreamgym.training.rows import LatentRows, WindowSampler
 from dreamgym.training.trainer import VALIDATION_SEEDS
@@ -36,19 +37,6 @@ __all__ = ["OnlineTrainer"]
 
 _LOG_EVERY = 50  # updates
 _LOOK_EVERY = 5  # evaluations between two looks at open-loop predictions
-
-
-@dataclass
-class Counters:
-    """How far a run is. It is saved between episodes only, so that whatever came after is repeated from an episode's start."""
-
-    agent_steps: int = 0
-    episodes: int = 0
-    updates: int = 0
-    evaluations: int = 0
-    evaluated_at: int = 0  # agent steps
-    saved_at: int = 0  # agent steps; offline: updates
-    pretrained: bool = False
 
 
 class OnlineTrainer:
@@ -71,7 +59,7 @@ class OnlineTrainer:
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self.spec, self.preset, self.settings = spec, preset, preset.training
-        self.seed, self.folder, self.env, self.env_kwargs = seed, folder, env, env_kwargs or {}
+        self.seed, self.folder, self.env = seed, folder, env  # env_kwargs have done their work: the env is made
         self.log = MetricsLog(folder, progress=progress)
         self.replay = Replay(spec, folder / "replay" / "train")
         self.held_out = Replay(spec, folder / "replay" / "held_out")
@@ -87,7 +75,7 @@ class OnlineTrainer:
         self.best: dict[str, Any] | None = None  # the evaluation that went best, with its weights
         self._watch = torch.zeros((), device=self.model.device)  # the sum of all metrics since they were last seen to be finite
         self._latest: dict[str, Tensor] = {}
-        self._rates = _Rates()
+        self._rates = Rates()
 
     # ---- the run ------------------------------------------------------------------------------------------------------
 
@@ -106,17 +94,21 @@ class OnlineTrainer:
         episodes = dataset.episodes
         if len(episodes) < 2:
             raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
-        if len(self.replay) or len(self.held_out):
-            return
         split = len(episodes) - max(1, len(episodes) // 10)
-        for number, (start, stop) in enumerate(episodes):
-            copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
-            if self.latents is not None and number < split:
-                self.latents.extend(stop - start)
+        if (len(self.replay.episodes), len(self.held_out.episodes)) != (split, len(episodes) - split):
+            self._forget_episodes()  # of a copy that was interrupted
+            for number, (start, stop) in enumerate(episodes):
+                copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
+        if self.latents is not None:
+            self.latents.extend(len(self.replay))
 
     def run(self) -> dict[str, Any]:
         """Do what is left of the run; returns the final metrics."""
         self.log.say(f"[{self.spec.env_id} / {self.preset.name} / {self.preset.size} / seed {self.seed}] {self.budget} agent steps")
+        if self.counters == Counters():  # an earlier attempt may have died before its first checkpoint
+            self.log.rewind(0)
+            if self.env is not None:
+                self._forget_episodes()
         if self.env is None:
             self._learn_offline()
         else:
@@ -145,6 +137,11 @@ class OnlineTrainer:
                     self._maybe_evaluate(last)
                 if last or counters.agent_steps - counters.saved_at >= self.settings.checkpoint_every:
                     self.checkpoint()
+
+    def _forget_episodes(self) -> None:
+        for replay in (self.replay, self.held_out):
+            if replay.episodes:
+                replay.keep(0)
 
     def _learn_before_episode(self) -> None:
         if not self.counters.pretrained and self.sampler.ready:
@@ -226,7 +223,7 @@ class OnlineTrainer:
             return
         began = time.monotonic()
         if self.counters.updates == 0:
-            self._fit_scaling(before_learning=True)
+            fit_scaling(self.model, self.replay, before_learning=True)
         for _ in range(updates):
             number = self.counters.updates
             batch = self.sampler.draw(self.randomness.numpy("online rows", number))
@@ -261,18 +258,6 @@ class OnlineTrainer:
                 f"is {self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
             )
         self._watch = torch.zeros_like(self._watch)
-
-    def _fit_scaling(self, *, before_learning: bool) -> None:
-        """Tell the encoder what vectors look like: their mean and std once, before anything is learned; their range also at the end."""
-        scaling = getattr(self.model.encoder, "scaling", None)
-        if scaling is None or not scaling.vectors:
-            return
-        obs = self.replay.column("obs")
-        kept = scaling.mean.clone(), scaling.std.clone()
-        scaling.fit({name: np.array(obs[name]) for name in scaling.vectors} if isinstance(obs, dict) else np.array(obs))
-        if not before_learning:
-            scaling.mean.copy_(kept[0])
-            scaling.std.copy_(kept[1])
 
     # ---- judging ------------------------------------------------------------------------------------------------------
 
@@ -312,12 +297,13 @@ class OnlineTrainer:
     def export(self) -> None:
         """Write model/ and agent/: the weights that were judged best where the preset keeps them, else those of now."""
         if self.counters.updates == 0:
-            return  # nothing learned yet: there is no model to leave
+            self.log.say("nothing was learned, so there is no model to leave: env_steps must exceed prefill, and rows a window.")
+            return
         if self.best is not None and self.best["weights"] is not None:
             for name, weights in self.best["weights"].items():
                 getattr(self, name).load_state_dict(weights)
         self.model.eval()
-        self._fit_scaling(before_learning=False)
+        fit_scaling(self.model, self.replay, before_learning=False)
         calibrate(self.model, self.held_out, self.replay, most=64)
         self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
         source = {"env_id": self.spec.env_id, "preset": self.preset.name, "size": self.preset.size, "seed": self.seed}
@@ -363,30 +349,11 @@ class OnlineTrainer:
         if self.latents is not None:
             self.latents.load_state_dict(content["latents"])
         self.best = content["best"]
-        self._rates = _Rates(env_steps=self.env_steps, updates=self.counters.updates)
+        self._rates = Rates(env_steps=self.env_steps, updates=self.counters.updates)
 
     def close(self) -> None:
         """Flush the log."""
         self.log.close()
-
-
-@dataclass
-class _Rates:
-    """Wall-clock speed since the last evaluation."""
-
-    acting: float = 0.0  # seconds
-    learning: float = 0.0
-    env_steps: int = 0
-    updates: int = 0
-
-    def since_last(self, env_steps: int, updates: int) -> dict[str, float]:
-        """Env steps per second of the whole loop, updates per second of learning; starts over."""
-        rates = {
-            "env_steps_per_second": (env_steps - self.env_steps) / max(self.acting + self.learning, 1e-9),
-            "updates_per_second": (updates - self.updates) / max(self.learning, 1e-9),
-        }
-        self.acting, self.learning, self.env_steps, self.updates = 0.0, 0.0, env_steps, updates
-        return rates
 
 
 def _episode_seed(seed: int, episode: int) -> int:

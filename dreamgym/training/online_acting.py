@@ -8,13 +8,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import collection
 from dreamgym.data.replay import Replay
-from dreamgym.structs import Policy, SequenceBatch, Spec
+from dreamgym.structs import Policy, SequenceBatch, Spec, map_obs
 
 __all__ = ["Explorer", "UniformRandom", "copy_episode", "play"]
 
@@ -77,7 +78,7 @@ def play(env: gym.Env[Any, Any], policy: Policy, spec: Spec, *, episodes: int, s
 def copy_episode(rows: SequenceBatch, target: Replay) -> None:
     """Add the rows [1,T] of one whole episode to another replay of the same spec."""
     row = rows[0]
-    obs: Any = {key: part.numpy() for key, part in row.obs.items()} if isinstance(row.obs, dict) else row.obs.numpy()
+    obs = map_obs(torch.Tensor.numpy, row.obs)
     actions = target.spec.to_env_action(row.prev_action[1:]).numpy()
     terminated = bool(row.is_terminal[-1])
     target.add_episode(obs, actions, row.reward[1:].numpy(), terminated, not terminated, row.valid.numpy())

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.behaviour import BehaviourLosses
+from dreamgym.data.replay import Replay
 from dreamgym.models.guard import Guard
 from dreamgym.models.objectives import Losses
 from dreamgym.models.world_model import WorldModel
@@ -19,7 +21,7 @@ from dreamgym.structs import SequenceBatch
 from dreamgym.training.learners import Randomness
 from dreamgym.training.online_config import OnlinePreset, OptimiserConfig
 
-__all__ = ["GradientStep", "OnlineLearner"]
+__all__ = ["GradientStep", "OnlineLearner", "fit_scaling"]
 
 
 class GradientStep:
@@ -181,3 +183,16 @@ class OnlineLearner:
         """Undo `state_dict`."""
         for name, step in self.steps.items():
             step.load_state_dict(saved[name])
+
+
+def fit_scaling(model: WorldModel, replay: Replay, *, before_learning: bool) -> None:
+    """Tell the encoder what the replay's vectors look like: their mean and std before anything is learned; their range also at the end."""
+    scaling = getattr(model.encoder, "scaling", None)
+    if scaling is None or not scaling.vectors:
+        return
+    obs = replay.column("obs")
+    kept = scaling.mean.clone(), scaling.std.clone()
+    scaling.fit({name: np.array(obs[name]) for name in scaling.vectors} if isinstance(obs, dict) else np.array(obs))
+    if not before_learning:  # the networks have grown used to these
+        scaling.mean.copy_(kept[0])
+        scaling.std.copy_(kept[1])

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from dreamgym.agents import recipes
 from dreamgym.agents.actor_critic import ActorCriticConfig
 from dreamgym.agents.planning import CEMConfig
 from dreamgym.models.dreamer_heads import DreamerHeadsConfig
@@ -144,7 +145,7 @@ def tiny_v3(training: OnlineTraining = TRAINING) -> OnlinePreset:
     changes = {"carry": "stored", "online_queue": True, "updates_joint": True}
     optimiser = OptimiserConfig(kind="laprop", learning_rate=1e-3, eps=1e-20, clip=None, adaptive_clip=0.3, warmup=4)
     preset = tiny_preset(replace(training, **changes), model=tiny_model(CategoricalLatent(variables=2, classes=3)))
-    agent = ActorCriticConfig(units=8, horizon=4, indexing="v3", reinforce=1.0, replay_value=0.3, critic_distribution="two-hot")
+    agent = replace(recipes.dreamer_v3(units=8), horizon=4)
     return replace(preset, agent=agent, model_optimiser=optimiser, actor_optimiser=None, critic_optimiser=None)
 
 

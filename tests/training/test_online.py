@@ -156,6 +156,17 @@ def test_a_killed_run_resumes_to_the_bit(recipe, whole, tmp_path):
         assert (folder / "replay" / part / "obs.bin").read_bytes() == (tmp_path / "replay" / part / "obs.bin").read_bytes()
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_over(whole, tmp_path):
+    preset = tiny_preset(replace(TRAINING, checkpoint_every=1000))
+    env = Line()
+    env.fails_at = 3 * STEPS + 2 * STEPS + 7
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer_of(tmp_path, preset, env).run()
+    assert trainer_of(tmp_path, preset, Line()).run() == whole["v1"][1]
+    _assert_identical(_checkpoint(whole["v1"][0]), _checkpoint(tmp_path))
+    assert _lines(whole["v1"][0]) == _lines(tmp_path)
+
+
 def test_a_checkpoint_holds_all_that_a_run_changes(whole):
     content = _checkpoint(whole["v3"][0])
     assert {"weights", "optimisers", "latents", "fresh_from", "best", "stored", "counters", "log_lines"} <= content.keys()

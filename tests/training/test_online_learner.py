@@ -14,7 +14,7 @@ from dreamgym.models.calibration import filter_episode
 from dreamgym.models.world_model import WorldModel
 from dreamgym.training.learners import Randomness
 from dreamgym.training.online_config import OptimiserConfig
-from dreamgym.training.online_learner import GradientStep, OnlineLearner
+from dreamgym.training.online_learner import GradientStep, OnlineLearner, fit_scaling
 from dreamgym.training.rows import WindowSampler
 from tests.training.online_toys import STEPS, TRAINING, Line, spec_of, tiny_planet, tiny_preset, tiny_v3, trainer_of
 
@@ -256,3 +256,20 @@ def test_a_stored_carry_is_what_the_window_begins_from(lived):
     blind = learner.model.loss(rows[:, 4:], half[:, 4:]).states
     assert torch.allclose(later.deter, whole.deter[:, 4:], atol=1e-6)
     assert not torch.allclose(blind.deter[:, 0], whole.deter[:, 4], atol=1e-3)
+
+
+# ---- scaling --------------------------------------------------------------------------------------------------------------
+
+
+def test_vectors_are_standardised_once_and_their_range_follows_the_data(lived):
+    preset = tiny_preset()
+    model = _learner(replace(preset, model=replace(preset.model, encoder=replace(preset.model.encoder, standardise=True)))).model
+    obs = lived.replay.column("obs")
+    fit_scaling(model, lived.replay, before_learning=True)
+    scaling = model.encoder.scaling
+    assert scaling.mean.tolist() == pytest.approx(obs.mean(0).tolist(), abs=1e-5)
+    scaling.mean.add_(1.0)
+    scaling.low.sub_(9.0)
+    fit_scaling(model, lived.replay, before_learning=False)
+    assert scaling.mean.tolist() == pytest.approx((obs.mean(0) + 1.0).tolist(), abs=1e-5)
+    assert np.array_equal(scaling.low.numpy(), obs.min(0))
