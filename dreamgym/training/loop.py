@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import gymnasium as gym
 import torch
@@ -66,12 +66,12 @@ def fit(
     workers > 1 collects random experience of staged presets in that many processes, with the same result; it pays for slow environments
     and needs the caller's script to be guarded by `if __name__ == "__main__":`. env_kwargs go to gymnasium.make.
 
-    Raises ValueError for an unknown preset, spaces that do not fit, or a folder that holds a different run;
+    Raises ValueError for an unknown preset or size, spaces that do not fit, or a folder that holds a different run;
     NonFiniteLossError where training meets NaN.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
-    _check_preset(preset, env_steps)
+    _check_preset(preset, size, env_steps)
     if not isinstance(env_or_dataset, (str, Replay)):
         raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")
     if isinstance(env_or_dataset, Replay):
@@ -106,7 +106,9 @@ def fit(
     return Run(trainer.model, trainer.agent, metrics, folder)
 
 
-def _check_preset(preset: str | Recipe, env_steps: int | None) -> None:
+def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None) -> None:
+    if size not in get_args(Size):
+        raise ValueError(f"size is {size!r}; expected {' or '.join(get_args(Size))}.")
     if isinstance(preset, str) and preset not in PRESETS and preset not in ONLINE_PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted([*PRESETS, *ONLINE_PRESETS]))}.")
     if env_steps is not None and env_steps < 100:

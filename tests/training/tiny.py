@@ -1,14 +1,17 @@
-"""Presets small enough to train in a second."""
+"""Presets small enough to train in a second or two."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from dreamgym.agents.planning import CEMConfig
 from dreamgym.models.ensemble import EnsembleConfig
 from dreamgym.models.heads import ArrivalHeadsConfig, LatentHeadsConfig
 from dreamgym.models.latents import GaussianLatent
 from dreamgym.models.rssm import RSSMConfig
 from dreamgym.models.vae import VAEConfig
+from dreamgym.structs import Spec
+from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.presets import PRESETS, AutoencoderTraining, Preset
 
 
@@ -42,3 +45,25 @@ def tiny_vae_rssm() -> Preset:
         autoencoder=AutoencoderTraining(steps=3, batch=4, emphasis=(56, 64, 3.0)),
         start_states=32,
     )
+
+
+def shrink(preset: OnlinePreset, spec: Spec) -> OnlinePreset:
+    """A paper's preset with its networks and its rules, but only four episodes, the first of them random, and small batches."""
+    training = replace(
+        preset.training,
+        env_steps=4 * spec.max_episode_steps * (preset.action_repeat or spec.preprocess.action_repeat),
+        prefill=1,
+        pretrain=1,
+        train_every=0 if preset.training.train_every == 0 else 10,
+        updates=1,
+        batch=3,
+        length=6,
+        starts=None if preset.training.starts is None else 8,
+        evaluate_every=1_000_000,
+        evaluate_episodes=1,
+        held_out_every=2,
+    )
+    agent = preset.agent
+    if isinstance(agent, CEMConfig):
+        agent = replace(agent, horizon=4, iterations=2, candidates=16, elites=4)
+    return replace(preset, agent=agent, training=training, start_states=16)
