@@ -24,8 +24,11 @@ TINY = {
     "cleanrl_style_loop": ["--num-envs", "4", "--length", "8", "--updates", "2", "--episodes", "1"],
     "dream_from_real_frames": ["--steps", "3"],
     "planning_with_cem": ["--episodes", "1", "--horizon", "3", "--iterations", "1", "--candidates", "10"],
+    "offline_world_model": ["--steps", "600", "--updates", "10"],
+    "online_dreamer": ["--env-steps", "560", "--pretrain", "10", "--episodes", "1"],
     "swap_the_reward": ["--degrees", "160", "--steps", "3"],
 }
+TRAIN_THEIR_OWN = {"fit_your_own", "offline_world_model", "online_dreamer"}
 NEEDS_CAR_RACING = {"train_in_dream_act_awake"}  # the rest takes any model with Box actions
 
 
@@ -56,7 +59,7 @@ def test_every_example_is_run() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(TINY)
 
 
-@pytest.mark.parametrize("name", sorted(set(TINY) - NEEDS_CAR_RACING - {"fit_your_own"}))
+@pytest.mark.parametrize("name", sorted(set(TINY) - NEEDS_CAR_RACING - TRAIN_THEIR_OWN))
 def test_examples_run_with_any_model(name: str, pendulum: Path, tmp_path: Path) -> None:
     assert run(name, [*TINY[name], "--model", str(pendulum)], tmp_path).strip()
 
@@ -64,6 +67,11 @@ def test_examples_run_with_any_model(name: str, pendulum: Path, tmp_path: Path) 
 def test_fitting_your_own_leaves_a_model_to_dream(tmp_path: Path) -> None:
     assert "dreams again:" in run("fit_your_own", TINY["fit_your_own"], tmp_path)
     assert dreamgym.WorldModel.from_pretrained(tmp_path / "runs" / "your-own" / "shared").spec.env_id == "Pendulum-v1"
+
+
+@pytest.mark.parametrize(("name", "said"), [("offline_world_model", "dreamt:"), ("online_dreamer", "awake, episode 0")])
+def test_papers_models_are_trained_offline_and_online(name: str, said: str, tmp_path: Path) -> None:
+    assert said in run(name, TINY[name], tmp_path)
 
 
 @pytest.mark.skipif("CarRacing" not in bundled_names(), reason="dreamgym/pretrained/CarRacing is not there yet")

@@ -56,7 +56,12 @@ class DreamerHeads(nn.Module):
 
     embed_size and memory_size are needed by members only: what they predict, and the width of state.deter (deter_size, unless the core's
     features leave the memory out). scaling is the encoder's.
+
+    No end is foretold before one was learned from (has_ended). In worlds that never end the continue head is right up to a thousandth,
+    but with values of -1000 its gradient would still drown the rewards' in an actor that climbs through the dynamics (docs/log.md).
     """
+
+    has_ended: Tensor
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class DreamerHeads(nn.Module):
         two_hot = config.reward_distribution == "two-hot"
         self.reward_net = build_mlp(features, BINS if two_hot else 1, config.reward, output_scale=0.0 if two_hot else 1.0)
         self.continue_net = None if config.continue_head is None else build_mlp(features, 1, config.continue_head)
+        self.register_buffer("has_ended", torch.zeros((), dtype=torch.bool))
         memory = deter_size if memory_size is None else memory_size
         self.members = (
             None if config.members == 1 else EnsembleMLP(config.members, memory, embed_size, layers=1, units=config.member_units)
@@ -96,17 +102,20 @@ class DreamerHeads(nn.Module):
         return self.reward_distribution(features).loss(target)
 
     def continue_prob(self, state: Any, features: Tensor) -> Tensor:
-        """Chance in [0,1] that the episode goes on, without any discount: [...]."""
+        """Chance in [0,1] that the episode goes on, without any discount; exactly 1 until an end was learned from: [...]."""
+        always = features.new_ones(features.shape[:-1], dtype=torch.float32)
         if self.continue_net is None:
-            return features.new_ones(features.shape[:-1], dtype=torch.float32)
+            return always
         prob = torch.sigmoid(self._continue_logit(features))
-        gamma = self.config.discount_in_target
-        return prob if gamma is None else (prob / gamma).clamp(max=1.0)
+        if self.config.discount_in_target is not None:
+            prob = (prob / self.config.discount_in_target).clamp(max=1.0)
+        return torch.where(self.has_ended, prob, always)
 
     def continue_loss(self, features: Tensor, is_terminal: Tensor) -> Tensor:
-        """Cross-entropy [...] against the soft target gamma * (1 - is_terminal); zero without a head."""
+        """Cross-entropy [...] against the soft target gamma * (1 - is_terminal); zero without a head. Notes whether there was an end."""
         if self.continue_net is None:
             return features.new_zeros(features.shape[:-1], dtype=torch.float32)
+        self.has_ended.logical_or_(is_terminal.any())
         target = (~is_terminal).float() * (self.config.discount_in_target or 1.0)
         return functional.binary_cross_entropy_with_logits(self._continue_logit(features), target, reduction="none")
 

@@ -83,6 +83,7 @@ def test_without_a_head_nothing_ever_ends_and_nothing_is_lost():
 @pytest.mark.parametrize("gamma", [0.9, 0.99, 1 - 1 / 333])
 def test_discount_is_divided_out_of_a_head_at_its_target(gamma):
     heads = heads_of(continue_head=TINY, discount_in_target=gamma)
+    heads.has_ended.fill_(True)
     with torch.no_grad():
         for parameter in heads.continue_net.parameters():
             parameter.zero_()
@@ -121,7 +122,19 @@ def test_terminal_rows_pull_the_head_down():
 
 def test_a_head_without_discount_gives_its_sigmoid():
     heads = heads_of(continue_head=TINY)
+    heads.has_ended.fill_(True)
     torch.testing.assert_close(heads.continue_prob(None, features(4)), torch.sigmoid(heads.continue_net(features(4)).squeeze(-1)))
+
+
+def test_no_end_is_foretold_before_one_was_learned_from():
+    heads = heads_of(continue_head=TINY, discount_in_target=0.99)
+    seen = features(4).requires_grad_()
+    heads.continue_loss(seen, torch.zeros(4, dtype=torch.bool))
+    assert torch.equal(heads.continue_prob(None, seen), torch.ones(4))
+    heads.continue_prob(None, seen).sum().backward()
+    assert seen.grad is None or not seen.grad.any()
+    heads.continue_loss(seen, torch.tensor([False, True, False, False]))
+    assert float(heads.continue_prob(None, seen).max()) < 1.0
 
 
 # ---- members -----------------------------------------------------------------------------------------------------------
