@@ -22,6 +22,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
 from dreamgym.training import loop, online
 from dreamgym.training.loop import Run
+from dreamgym.training.online_acting import UniformRandom
 from dreamgym.training.online_presets import ONLINE_PRESETS, online_preset
 from tests.training.dict_world import ENV_ID as GARDEN
 from tests.training.dict_world import STEPS
@@ -145,6 +146,20 @@ def test_a_finished_run_is_loaded_not_repeated(tmp_path, monkeypatch):
     assert again.metrics == first.metrics
     pairs = zip(first.agent.state_dict().values(), again.agent.state_dict().values(), strict=True)
     assert all(torch.equal(mine, its) for mine, its in pairs)
+
+
+@pytest.mark.parametrize("preset", ["planet", "dreamer-v3"])
+def test_a_dict_worlds_stored_replay_is_learned_from_without_the_world(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "online_preset", lambda name, spec, size: shrink(online_preset(name, spec, size), spec))
+    spec, _ = _world(GARDEN, preset, "tiny")
+    env = make_from_spec(spec)
+    replay = dreamgym.Replay(spec)
+    dreamgym.collect(env, UniformRandom(spec.action_space), replay, episodes=5, seed=0)
+    env.close()
+    run = dreamgym.fit(replay, preset, out=tmp_path / "run", progress=False)
+    model = WorldModel.from_pretrained(tmp_path / "run" / "model")
+    assert run.metrics["env_steps"] == 0 and run.metrics["updates"] > 0
+    assert model.spec == spec and dreamgym.load_agent(tmp_path / "run" / "agent", model) is not None
 
 
 # ---- what a world asks of a preset ----------------------------------------------------------------------------------------------
