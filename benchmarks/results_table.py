@@ -1,4 +1,4 @@
-"""Write the README's table of results from benchmarks/results/gates, so that no number in it is typed by hand.
+"""Write the tables of results in the README and the papers' pages from benchmarks/results/gates, so that no number is typed by hand.
 
 python benchmarks/results_table.py
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gates"
 FIDELITY = ROOT / "dreamgym" / "pretrained"
-START, END = "<!-- results: benchmarks/results_table.py -->", "<!-- /results -->"
+END = "<!-- /results -->"
 HEADER = [
     "| environment | real steps the model learned from | agent, trained only in the dream | awake | the dream says |",
     "|---|---|---|---|---|",
@@ -25,24 +29,25 @@ ROWS = [
     ("CartPole-v1", "ensemble-CartPole-v1", "the same"),
     ("Acrobot-v1", "ensemble-Acrobot-v1", "the same"),
 ]
+PAGES = {"planet": "planet.md", "dreamer-v1": "dreamer.md", "dreamer-v2": "dreamer-v2.md", "dreamer-v3": "dreamer-v3.md"}
+# Official DreamerV3 from vectors, training episodes, mean of 5 seeds (score files of danijar/dreamerv3; the page says more).
+MARKS = (20_000, 50_000, 100_000)
+OFFICIAL = {"dm_control/cartpole-swingup-v0": (171, 331, 513), "dm_control/cartpole-balance-v0": (305, 518, 821)}
+
+
+# ---- the README ---------------------------------------------------------------------------------------------------------------------
 
 
 def table() -> list[str]:
-    """The lines of the table; three training seeds in a cell."""
+    """The lines of the README's table; three training seeds in a cell."""
     lines = list(HEADER)
     for env_id, name, agent in ROWS:
-        runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-[0-9].json"))]
-        compared = [run["comparison"] for run in runs]
+        runs = _runs(name)
         steps = sorted({run["real_steps"] or _bundled_steps(env_id) for run in runs})
         real = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-        cells = [", ".join(_number(run[world]) for run in compared) for world in ("awake", "dream")]
-        episodes = compared[0]["awake"]["n"]
-        lines.append(f"| {env_id} | {real} | {agent} ({episodes} episodes) | {cells[0]} | {cells[1]} |")
+        episodes = runs[0]["comparison"]["awake"]["n"]
+        lines.append(f"| {env_id} | {real} | {agent} ({episodes} episodes) | {_cell(runs, 'awake')} | {_cell(runs, 'dream')} |")
     return lines
-
-
-def _number(returns: dict[str, Any]) -> str:
-    return f"{returns['mean']:.0f} ± {returns['std']:.0f}"
 
 
 def _bundled_steps(env_id: str) -> int:
@@ -50,11 +55,74 @@ def _bundled_steps(env_id: str) -> int:
     return int(fidelity["data"]["env_steps"])
 
 
-def written(text: str) -> str:
-    """`text` with the table between its marks made anew."""
-    return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: "\n".join([START, *table(), END]), text, flags=re.DOTALL)
+# ---- the papers' pages --------------------------------------------------------------------------------------------------------------
+
+
+def paper_table(preset: str) -> list[str]:
+    """What `fit(env, preset, size="tiny")` reached, three training seeds in a cell, and how it got there."""
+    worlds = sorted({_world(preset, path.stem) for path in RESULTS.glob(f"{preset}-*-[0-9].json")})
+    if not worlds:
+        return ["No run of this preset is recorded yet."]
+    lines = ["| environment, size tiny | real steps | awake, 20 episodes | the dream says | random actions | minutes of one CPU core |"]
+    lines.append("|---|---|---|---|---|---|")
+    curves = []
+    for world in worlds:
+        runs = _runs(f"{preset}-{world}")
+        env_id = runs[0]["comparison"]["env_id"]
+        random = _number(runs[0]["comparison"]["baselines"]["random actions"])
+        minutes = ", ".join(f"{run['seconds_of_fit'] / 60:.0f}" for run in runs)
+        cells = f"{_cell(runs, 'awake')} | {_cell(runs, 'dream')}"
+        lines.append(f"| {env_id} | {runs[0]['real_steps']:,} | {cells} | {random} | {minutes} |")
+        curves.append((env_id, [run["curve"]["explore"] for run in runs]))
+    return [*lines, "", *_curves(curves, official=preset == "dreamer-v3")]
+
+
+def _curves(curves: list[tuple[str, list[list[list[float]]]]], *, official: bool) -> Iterator[str]:
+    """Returns of training episodes within 10,000 env steps of the marks, mean of the seeds."""
+    yield "| training episodes, mean of seeds, at env steps | " + " | ".join(f"{mark:,}" for mark in MARKS) + " |"
+    yield "|---" * (len(MARKS) + 1) + "|"
+    for env_id, seeds in curves:
+        yield f"| {env_id} | " + " | ".join(_near(seeds, mark) for mark in MARKS) + " |"
+        if official and env_id in OFFICIAL:
+            yield f"| the same, published | {' | '.join(map(str, OFFICIAL[env_id]))} |"
+
+
+def _near(seeds: list[list[list[float]]], mark: int) -> str:
+    found = [[value for steps, value in seed if abs(steps - mark) <= 10_000] for seed in seeds]
+    return f"{np.mean([np.mean(values) for values in found]):.0f}" if all(found) else ""
+
+
+def _world(preset: str, stem: str) -> str:
+    return stem.removeprefix(f"{preset}-")[:-2]
+
+
+# ---- both ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _runs(name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-[0-9].json"))]
+
+
+def _cell(runs: list[dict[str, Any]], world: str) -> str:
+    return ", ".join(_number(run["comparison"][world]) for run in runs)
+
+
+def _number(returns: dict[str, Any]) -> str:
+    return f"{returns['mean']:.0f} ± {returns['std']:.0f}"
+
+
+def pages() -> Iterator[tuple[Path, str, Callable[[], list[str]]]]:
+    """Every page with a table: where it is, the mark its table begins with, and what makes it."""
+    yield ROOT / "README.md", "<!-- results: benchmarks/results_table.py -->", table
+    for preset, name in PAGES.items():
+        yield ROOT / "docs" / "papers" / name, f"<!-- results:{preset} -->", partial(paper_table, preset)
+
+
+def written(text: str, start: str, lines: list[str]) -> str:
+    """`text` with the table behind its mark made anew."""
+    return re.sub(f"{re.escape(start)}.*?{re.escape(END)}", lambda _: "\n".join([start, *lines, END]), text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(written(readme.read_text()))
+    for page, start, make in pages():
+        page.write_text(written(page.read_text(), start, make()))

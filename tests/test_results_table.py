@@ -1,12 +1,14 @@
-"""The README's numbers are those that were measured."""
+"""The numbers on the pages are those that were measured."""
 
 import runpy
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pytest
+
+SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmarks" / "results_table.py"))
 
 
-def test_the_readmes_table_is_made_from_the_results():
-    script = runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"))
-    readme = (ROOT / "README.md").read_text()
-    assert script["START"] in readme and script["written"](readme) == readme
+@pytest.mark.parametrize(("page", "start", "make"), SCRIPT["pages"](), ids=lambda value: getattr(value, "stem", ""))
+def test_tables_are_made_from_the_results(page, start, make):
+    text = page.read_text()
+    assert start in text and SCRIPT["written"](text, start, make()) == text

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.agents.planning import CEM, MPPI, CEMConfig
-from dreamgym.data import collection
+from dreamgym.data import collection, collectors
 from dreamgym.data.replay import Replay
 from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
@@ -25,7 +25,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
 from dreamgym.training.learners import Randomness, calibrate, draw_start_bank
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.online_acting import Explorer, UniformRandom, copy_episode, play
+from dreamgym.training.online_acting import Explorer, copy_episode, play
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_learner import OnlineLearner, fit_scaling
 from dreamgym.training.online_progress import Counters, Rates
@@ -169,7 +169,7 @@ class OnlineTrainer:
         assert self.env is not None
         counters, settings = self.counters, self.settings
         held_out = (counters.episodes + 1) % settings.held_out_every == 0
-        policy = UniformRandom(self.spec.action_space) if random else self._explorer()
+        policy: Any = collectors.StickyRandom(self.spec.action_space, settings.prefill_hold) if random else self._explorer()
         began, trained = time.monotonic(), self._rates.learning
         before = counters.agent_steps
         stats = collection.collect(

@@ -18,7 +18,8 @@ class OnlineTraining:
     """One real env, lived in and learned from in turn. Defaults: Dreamer V2 on DMC (specs/dreamer.md B.6).
 
     Budget: env_steps counts the environment's own steps (frames, with repeats) of prefill and exploration; evaluation comes on top.
-    prefill is in agent steps of uniformly random actions, rounded up to whole episodes.
+    prefill is in agent steps of uniformly random actions, rounded up to whole episodes; each is held for prefill_hold steps (least, most),
+    where what is drawn anew in every step would only tremble.
     Learning: pretrain updates once, then `updates` gradient steps every train_every agent steps; train_every 0 means once before each
     episode (PlaNet). Each update sees `batch` windows of `length` rows; starts of their posteriors are imagined from (None: all).
     Replay: the last `capacity` rows; sampling "windows" is uniform over rows and crosses ends of episodes, "episodes" takes an
@@ -33,6 +34,7 @@ class OnlineTraining:
 
     env_steps: int = 100_000
     prefill: int = 1_000
+    prefill_hold: tuple[int, int] = (1, 1)
     pretrain: int = 100
     train_every: int = 5
     updates: int = 1
@@ -61,6 +63,8 @@ class OnlineTraining:
         for name, choices in {"sampling": ("windows", "episodes"), "carry": ("zeros", "stored")}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}.")
+        if not 1 <= self.prefill_hold[0] <= self.prefill_hold[1]:
+            raise ValueError(f"prefill_hold is {self.prefill_hold}; expected (least, most) steps, at least 1.")
         if self.starts is not None and self.starts < 1:
             raise ValueError(f"starts is {self.starts}; expected None or at least 1.")
         if self.capacity is not None and self.capacity < self.window:

@@ -288,8 +288,9 @@ def _tiny(preset: OnlinePreset, spec: Spec) -> OnlinePreset:
     training = replace(
         preset.training,
         env_steps=100_000,
-        prefill=max(500, min(preset.training.prefill, 1500)),
-        pretrain=0 if preset.training.train_every == 0 else 200,
+        prefill=max(500, min(preset.training.prefill, 2500)),
+        prefill_hold=(1, 8),
+        pretrain=500,
         train_every=0 if preset.training.train_every == 0 else 4,
         updates=max(1, spec.max_episode_steps // 4) if preset.training.train_every == 0 else 1,
         batch=16,

@@ -183,7 +183,7 @@ def test_a_folder_with_another_run_is_refused(pendulum):
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ValueError, match="dreamer-v1, .*ensemble, planet, vae-rssm"):
+    with pytest.raises(ValueError, match=r"dreamer-v1, .*ensemble, planet, vae-rssm"):
         fit("Pendulum-v1", "dreamer-v9")
 
 

@@ -100,7 +100,7 @@ def test_every_third_episode_is_kept_out_of_training(whole):
     folder = whole["v1"][0]
     train, held_out = (Replay(spec_of(Line()), folder / "replay" / part) for part in ("train", "held_out"))
     assert (len(train.episodes), len(held_out.episodes)) == (4, 2)
-    assert set(train.policies) == {"UniformRandom", "Explorer"}
+    assert set(train.policies) == {"StickyRandom", "Explorer"}
 
 
 def test_episode_seeds_depend_on_the_runs_seed_and_the_episode_alone(whole, tmp_path):
