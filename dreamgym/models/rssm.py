@@ -211,8 +211,9 @@ class RSSM(nn.Module):
         self, state: RSSMState, prev_action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor
     ) -> tuple[RSSMState, LatentStats]:
         """Awake: the next state from the posterior. is_first [B] zeroes state and prev_action before the step."""
-        keep = (~is_first).unsqueeze(-1).to(state.deter.dtype)
-        deter = self.recur(RSSMState(state.deter * keep, state.stoch * keep), prev_action * keep)
+        again = is_first.unsqueeze(-1)  # not a product: NaN times 0 would outlive its episode
+        deter, stoch, action = (part.masked_fill(again, 0.0) for part in (state.deter, state.stoch, prev_action))
+        deter = self.recur(RSSMState(deter, stoch), action)
         stats = self.posterior_stats(deter, embed)
         return RSSMState(deter, self._sample(stats, noise)), stats
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import torch
 
 from dreamgym.data.replay import Replay
-from dreamgym.envs import default_preprocess, make_env, make_spec
+from dreamgym.envs import make_env, make_spec
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Preprocess, Spec
 from dreamgym.training.online import OnlineTrainer
@@ -46,6 +46,7 @@ def fit(
     *,
     size: Size = "tiny",
     env_steps: int | None = None,
+    preprocess: Preprocess | None = None,
     seed: int = 0,
     device: str = "cpu",
     out: str | Path | None = None,
@@ -60,6 +61,8 @@ def fit(
     count validation in, the papers' evaluate on top) or a filled Replay (offline: nothing is collected, nothing judged awake).
     preset is a name, a Preset or an OnlinePreset. Staged: "ensemble" for vector observations, "vae-rssm" for 64x64 images. Papers, for
     images, vectors and Dicts of both: "planet", "dreamer-v1", "dreamer-v2", "dreamer-v3", at `size` "tiny" (a CPU, minutes) or "paper".
+    preprocess says how the env is to be seen (grey, stacked, cropped images, action repeat); without it the id's own way, with the
+    preset's action repeat and images resized to 64 where the preset needs that.
     The run folder `out` (default runs/<env>-<preset>-<seed>) holds config.json, metrics.jsonl, TensorBoard files, checkpoint.pt,
     replay/, and at the end model/ (a bundle) and agent/.
     resume continues an interrupted run of the same settings exactly where it stood; a finished one is loaded. Ctrl-C leaves model/.
@@ -78,13 +81,19 @@ def fit(
         env, spec = None, env_or_dataset.spec
         chosen = _choose_preset(preset, spec, size, env_steps)
     else:
-        env, spec, chosen = _make_world(env_or_dataset, env_kwargs or {}, lambda spec: _choose_preset(preset, spec, size, env_steps))
+        env, spec, chosen = _make_world(
+            env_or_dataset, preprocess, env_kwargs or {}, lambda spec: _choose_preset(preset, spec, size, env_steps)
+        )
     name = spec.env_id
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
     with torch.device("meta"):
         WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
     described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
-    fresh = _open_folder(folder, described | ({"env_kwargs": env_kwargs} if env_kwargs else {}), resume=resume)
+    if env_kwargs:
+        described["env_kwargs"] = env_kwargs
+    if preprocess is not None:
+        described["preprocess"] = json.loads(json.dumps(asdict(preprocess)))
+    fresh = _open_folder(folder, described, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env, "env_kwargs": env_kwargs}
     if isinstance(chosen, OnlinePreset):
         trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, **options)
@@ -125,12 +134,16 @@ def _choose_preset(preset: str | Recipe, spec: Spec, size: Size, env_steps: int 
     return replace(preset, collection=replace(preset.collection, env_steps=env_steps))
 
 
-def _make_world(env_id: str, env_kwargs: dict[str, Any], choose: Callable[[Spec], Recipe]) -> tuple[gym.Env[Any, Any], Spec, Recipe]:
-    """The env as the preset wants it: with its action repeat, and images that its convolutions can read."""
-    env = make_env(env_id, **env_kwargs)
+def _make_world(
+    env_id: str, preprocess: Preprocess | None, env_kwargs: dict[str, Any], choose: Callable[[Spec], Recipe]
+) -> tuple[gym.Env[Any, Any], Spec, Recipe]:
+    """The env as the caller or else the preset wants it: with its action repeat, and images that its convolutions can read."""
+    env = make_env(env_id, preprocess=preprocess, **env_kwargs)
     spec = make_spec(env, env_id)
     chosen = choose(spec)
-    wanted = _wanted_preprocess(spec, chosen, default_preprocess(env_id)) if isinstance(chosen, OnlinePreset) else spec.preprocess
+    if preprocess is not None or not isinstance(chosen, OnlinePreset):
+        return env, spec, chosen
+    wanted = _wanted_preprocess(spec, chosen)
     if wanted == spec.preprocess:
         return env, spec, chosen
     env.close()
@@ -139,9 +152,9 @@ def _make_world(env_id: str, env_kwargs: dict[str, Any], choose: Callable[[Spec]
     return env, spec, choose(spec)
 
 
-def _wanted_preprocess(spec: Spec, preset: OnlinePreset, default: Preprocess) -> Preprocess:
+def _wanted_preprocess(spec: Spec, preset: OnlinePreset) -> Preprocess:
     wanted = spec.preprocess
-    if preset.action_repeat is not None and preset.action_repeat != wanted.action_repeat:
+    if preset.action_repeat is not None:
         wanted = replace(wanted, action_repeat=preset.action_repeat)
     sizes = {(spec.observation_parts[name].shape or ())[:2] for name in spec.image_names}
     if sizes and not sizes <= {(edge, edge) for edge in _IMAGE_SIZES}:

@@ -23,7 +23,7 @@ from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
-from dreamgym.training.learners import Randomness, calibrate, draw_start_bank
+from dreamgym.training.learners import Randomness, calibrate, draw_start_bank, linear_decay
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.online_acting import Explorer, copy_episode, play
 from dreamgym.training.online_config import OnlinePreset
@@ -162,6 +162,11 @@ class OnlineTrainer:
             log_open_loop(self.log, self.model, self._unseen, counters.updates)
             self.checkpoint()
 
+    @property
+    def _offline_updates(self) -> int:
+        turns = self.budget // (self.settings.train_every or self.spec.max_episode_steps)
+        return self.settings.pretrain + turns * self.settings.updates
+
     # ---- real experience ----------------------------------------------------------------------------------------------
 
     def _episode(self, *, random: bool) -> None:
@@ -229,14 +234,20 @@ class OnlineTrainer:
             batch = self.sampler.draw(self.randomness.numpy("online rows", number))
             index, batch = batch.index, batch.to(self.model.device)
             if self.latents is None:
-                metrics, _ = self.learner.update(batch, None, number)
+                metrics, _ = self.learner.update(batch, None, number, rate=self._rate)
             else:
                 carry = self.latents.read(index[:, 0], self.model.device)
-                metrics, states = self.learner.update(batch[:, 1:], carry, number)
+                metrics, states = self.learner.update(batch[:, 1:], carry, number, rate=self._rate)
                 self.latents.write(index[:, 1:], states)
             self.counters.updates += 1
             self._account(metrics)
         self._rates.learning += time.monotonic() - began
+
+    @property
+    def _rate(self) -> float:
+        """What all learning rates are multiplied with: falling over the last decay_share of the run."""
+        done, total = (self.counters.updates, self._offline_updates) if self.env is None else (self.counters.agent_steps, self.budget)
+        return linear_decay(done, total, self.settings.decay_share, floor=0.1)
 
     def _account(self, metrics: dict[str, Tensor]) -> None:
         """Stop at NaN; log where due. Sums keep what is not finite, so that a GPU need not be asked after every update."""

@@ -47,6 +47,7 @@ class OnlineTraining:
     online_queue: bool = False
     explore_noise: float = 0.0
     belief_sample: bool = False
+    decay_share: float = 0.0
     evaluate_every: int = 10_000
     evaluate_episodes: int = 5
     updates_joint: bool = False
@@ -65,6 +66,8 @@ class OnlineTraining:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}.")
         if not 1 <= self.prefill_hold[0] <= self.prefill_hold[1]:
             raise ValueError(f"prefill_hold is {self.prefill_hold}; expected (least, most) steps, at least 1.")
+        if not 0.0 <= self.decay_share <= 1.0:
+            raise ValueError(f"decay_share is {self.decay_share}; expected 0 to 1.")
         if self.starts is not None and self.starts < 1:
             raise ValueError(f"starts is {self.starts}; expected None or at least 1.")
         if self.capacity is not None and self.capacity < self.window:

@@ -36,16 +36,19 @@ class GradientStep:
         else:
             self.optimiser = LaProp(self.parameters, config.learning_rate, eps=config.eps)
 
-    def minimise(self, loss: Tensor) -> Tensor:
-        """Step down the loss; returns the global gradient norm before clipping. Other parameters that it reaches keep their gradients."""
+    def minimise(self, loss: Tensor, *, rate: float = 1.0) -> Tensor:
+        """Step down the loss, at `rate` times the learning rate; returns the global gradient norm before clipping.
+
+        Other parameters that the loss reaches keep their gradients.
+        """
         config = self.config
         for parameter, gradient in zip(self.parameters, torch.autograd.grad(loss, self.parameters, allow_unused=True)):
             parameter.grad = gradient
         norm = self._clip()
         self.steps += 1
-        if config.warmup:
-            for group in self.optimiser.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, self.steps / config.warmup)
+        warm = min(1.0, self.steps / config.warmup) if config.warmup else 1.0
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * warm * rate
         if config.weight_decay:
             with torch.no_grad():  # dreamerv2/common/nets.py shrinks before the step and not by the rate
                 torch._foreach_mul_(tuple(self.parameters), 1.0 - config.weight_decay)
@@ -92,8 +95,10 @@ class OnlineLearner:
             self.steps["actor"] = GradientStep(list(agent.actor.parameters()), preset.actor_optimiser)
             self.steps["critic"] = GradientStep(list(agent.critic.parameters()), preset.critic_optimiser)
 
-    def update(self, batch: SequenceBatch, carry: Any, number: int) -> tuple[dict[str, Tensor], Any]:
+    def update(self, batch: SequenceBatch, carry: Any, number: int, *, rate: float = 1.0) -> tuple[dict[str, Tensor], Any]:
         """Update `number` from rows [B,T] on the model's device, whose windows begin from states `carry` [B] (None: empty).
+
+        rate multiplies all learning rates.
 
         Returns the loss terms and the posterior states [B,T], detached. What is drawn depends on the run's seed and `number` alone.
         """
@@ -104,22 +109,22 @@ class OnlineLearner:
         metrics = {name: part.detach() for name, part in (losses.parts | losses.metrics).items()}
         states = losses.states.detach()
         if self.settings.updates_joint:
-            return metrics | self._update_together(losses, states, batch, number), states
-        metrics["model_norm"] = self.steps["model"].minimise(losses.total)
+            return metrics | self._update_together(losses, states, batch, number, rate), states
+        metrics["model_norm"] = self.steps["model"].minimise(losses.total, rate=rate)
         if self.learns_to_act:
-            metrics |= self._update_agent(states, batch, number)
+            metrics |= self._update_agent(states, batch, number, rate)
         return metrics, states
 
-    def _update_agent(self, states: Any, batch: SequenceBatch, number: int) -> dict[str, Tensor]:
+    def _update_agent(self, states: Any, batch: SequenceBatch, number: int, rate: float) -> dict[str, Tensor]:
         behaviour = self._dream(states, batch, number)
         norms = {
-            "actor_norm": self.steps["actor"].minimise(behaviour.actor),
-            "critic_norm": self.steps["critic"].minimise(behaviour.critic),
+            "actor_norm": self.steps["actor"].minimise(behaviour.actor, rate=rate),
+            "critic_norm": self.steps["critic"].minimise(behaviour.critic, rate=rate),
         }
         self.agent.update_slow_critic()
         return behaviour.metrics | norms
 
-    def _update_together(self, losses: Losses, states: Any, batch: SequenceBatch, number: int) -> dict[str, Tensor]:
+    def _update_together(self, losses: Losses, states: Any, batch: SequenceBatch, number: int, rate: float) -> dict[str, Tensor]:
         """One backward pass over everything; the critic's loss on replayed rows reaches the model (DreamerV3, specs/dreamer.md C.6)."""
         behaviour = self._dream(states, batch, number)
         total, metrics = losses.total + behaviour.total, behaviour.metrics
@@ -128,7 +133,7 @@ class OnlineLearner:
                 features = self.model.features(losses.states)
                 replayed = self.agent.replay_value_loss(features, batch, behaviour.imagined_return.view_as(batch.reward))
             total, metrics = total + replayed, metrics | {"replay_value": replayed.detach()}
-        metrics = metrics | {"norm": self.steps["model"].minimise(total)}
+        metrics = metrics | {"norm": self.steps["model"].minimise(total, rate=rate)}
         self.agent.update_slow_critic()
         return metrics
 

@@ -50,8 +50,8 @@ def online_preset(name: str, spec: Spec, size: Size) -> OnlinePreset:
 
 
 def _ends(spec: Spec) -> bool:
-    """Whether episodes may end by themselves. DeepMind Control's never do, and the papers give their models no continue head there."""
-    return not spec.env_id.startswith("dm_control/")
+    """Whether episodes may end by themselves. DeepMind Control's do not, save lqr's; the papers give their models no continue head there."""
+    return not spec.env_id.startswith("dm_control/") or "/lqr-" in spec.env_id
 
 
 def _has_images(spec: Spec) -> bool:
@@ -88,7 +88,7 @@ def planet(spec: Spec) -> OnlinePreset:
         agent=CEMConfig(),
         training=OnlineTraining(
             env_steps=1_000_000,
-            prefill=5 * spec.max_episode_steps,
+            prefill=min(5 * spec.max_episode_steps, 5000),  # 5 episodes of the suite
             pretrain=0,  # the first 100 updates come before the first planned episode anyway
             train_every=0,  # once per episode
             updates=100,
@@ -272,6 +272,7 @@ def _tiny(preset: OnlinePreset, spec: Spec) -> OnlinePreset:
     latent = model.core.latent
     if isinstance(latent, CategoricalLatent):
         latent = replace(latent, variables=16, classes=16)
+    reconstruction = Reconstruction(scale=1.0 if _has_images(spec) else 10.0)
     tiny_model = replace(
         model,
         encoder=replace(model.encoder, images=images, vectors=vectors, standardise=not v3),
@@ -283,19 +284,21 @@ def _tiny(preset: OnlinePreset, spec: Spec) -> OnlinePreset:
             continue_head=None if model.heads.continue_head is None else head,
             members=5,
         ),
-        objective=model.objective if v3 else replace(model.objective, observation=Reconstruction(scale=1.0 if _has_images(spec) else 10.0)),
+        objective=model.objective if v3 else replace(model.objective, observation=reconstruction),
     )
+    repeat, every = _tiny_pace(preset, spec)
     training = replace(
         preset.training,
         env_steps=100_000,
         prefill=max(500, min(preset.training.prefill, 2500)),
         prefill_hold=(1, 8),
         pretrain=500,
-        train_every=0 if preset.training.train_every == 0 else 4,
-        updates=max(1, spec.max_episode_steps // 4) if preset.training.train_every == 0 else 1,
+        train_every=every,
+        updates=1 if every else max(1, min(100, spec.max_episode_steps // 4)),
         batch=16,
         length=16 if v3 else 32,
         starts=None if v3 else 256,
+        decay_share=0.3,
         evaluate_every=25_000,
     )
     agent: ActorCriticConfig | CEMConfig
@@ -317,23 +320,29 @@ def _tiny(preset: OnlinePreset, spec: Spec) -> OnlinePreset:
         model_optimiser=replace(preset.model_optimiser, learning_rate=rates["model"], warmup=100 if v3 else 0),
         actor_optimiser=None if preset.actor_optimiser is None else replace(preset.actor_optimiser, learning_rate=rates["actor"]),
         critic_optimiser=None if preset.critic_optimiser is None else replace(preset.critic_optimiser, learning_rate=rates["critic"]),
-        action_repeat=_tiny_repeat(preset, spec),
+        action_repeat=repeat,
         bfloat16=False,
         notes=(preset.notes + " " + _TINY_NOTES).strip(),
     )
 
 
 _TINY_NOTES = (
-    "tiny: smaller networks, batches and prefill, fewer updates, a higher rate for model and critic; 5 one-step members for uncertainty; "
-    "vectors standardised and weighed 10 times (not in V3, which squashes them); 256 imagination starts; longer action repeats."
+    "tiny: smaller networks, batches and prefill, fewer updates, a higher rate for model and critic, rates that fall at the end; random "
+    "actions held for a while; 5 one-step members for uncertainty; vectors standardised and weighed 10 times (not in V3, which squashes "
+    "them); 256 imagination starts; longer action repeats."
 )
 
 
-def _tiny_repeat(preset: OnlinePreset, spec: Spec) -> int | None:
-    """Fewer decisions than the paper's 2 a frame; a planner's 12 steps must reach far enough to see a swing through."""
-    if preset.name == "planet":
-        return 2 if spec.env_id == "Pendulum-v1" else preset.action_repeat
-    return 4 if spec.env_id.startswith("dm_control/") else None
+# What differs in particular worlds: (action repeat, agent steps per update). Pendulum: 15 dreamt steps must see a swing through.
+_TINY_WORLDS = {"Pendulum-v1": (2, 2)}
+
+
+def _tiny_pace(preset: OnlinePreset, spec: Spec) -> tuple[int | None, int]:
+    """Action repeat and agent steps per update; a planner that learns between episodes (0) keeps its own repeat in the suite."""
+    learns_between = preset.training.train_every == 0
+    default = (preset.action_repeat if learns_between else 4) if spec.env_id.startswith("dm_control/") else None
+    repeat, every = _TINY_WORLDS.get(spec.env_id, (default, 4))
+    return repeat, 0 if learns_between else every
 
 
 ONLINE_PRESETS: dict[str, Callable[[Spec], OnlinePreset]] = {

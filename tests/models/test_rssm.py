@@ -368,3 +368,11 @@ def test_bfloat16_training_stays_finite_and_close():
     with torch.autocast("cpu", torch.bfloat16):
         rough = float(model.loss(batch, noise).total.detach())
     assert math.isfinite(rough) and rough == pytest.approx(exact, rel=0.05)
+
+
+def test_a_belief_of_nan_ends_with_its_episode():
+    core = RSSM(RSSMConfig(deter=8, hidden=8), embed_size=3, action_size=2)
+    lost = core.initial(2).map(lambda part: torch.full_like(part, float("nan")))
+    noise, is_first = torch.full((2, core.noise_lanes), 0.5), torch.tensor([True, False])
+    state, _ = core.observe(lost, torch.full((2, 2), float("nan")), torch.ones(2, 3), is_first, noise)
+    assert torch.isfinite(state.deter[0]).all() and torch.isnan(state.deter[1]).all()

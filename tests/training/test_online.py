@@ -305,10 +305,10 @@ def test_an_offline_run_resumes_to_the_bit(whole, tmp_path, monkeypatch):
 
 
 def _dies_at(number, update):
-    def dies(self, batch, carry, at):
+    def dies(self, batch, carry, at, **options):
         if at == number:
             raise RuntimeError("killed")
-        return update(self, batch, carry, at)
+        return update(self, batch, carry, at, **options)
 
     return dies
 
@@ -325,8 +325,8 @@ def test_a_dataset_of_one_episode_is_refused(tmp_path):
 def test_nan_stops_with_the_term_the_update_and_the_checkpoint(tmp_path, monkeypatch):
     update = OnlineLearner.update
 
-    def poisoned(self, batch, carry, number):
-        metrics, states = update(self, batch, carry, number)
+    def poisoned(self, batch, carry, number, **options):
+        metrics, states = update(self, batch, carry, number, **options)
         return (metrics | {"kl": torch.tensor(float("nan"))} if number == 4 else metrics), states
 
     monkeypatch.setattr(OnlineLearner, "update", poisoned)
@@ -335,10 +335,10 @@ def test_nan_stops_with_the_term_the_update_and_the_checkpoint(tmp_path, monkeyp
 
 
 def test_an_interrupted_run_leaves_a_loadable_model(tmp_path, monkeypatch):
-    def interrupted(self, batch, carry, number, update=OnlineLearner.update):
+    def interrupted(self, batch, carry, number, update=OnlineLearner.update, **options):
         if number == 9:
             raise KeyboardInterrupt
-        return update(self, batch, carry, number)
+        return update(self, batch, carry, number, **options)
 
     monkeypatch.setattr(OnlineLearner, "update", interrupted)
     trainer = trainer_of(tmp_path, tiny_preset(), Line())

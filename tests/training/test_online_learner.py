@@ -72,7 +72,7 @@ def test_actor_and_critic_losses_reach_their_own_network_only(lived):
     preset = tiny_preset()
     for still in ("actor", "critic"):
         learner = _learner(preset)
-        learner.steps[still].minimise = lambda loss: torch.zeros(())
+        learner.steps[still].minimise = lambda loss, rate: torch.zeros(())
         before = _weights(getattr(learner.agent, still))
         learner.update(_batch(lived), None, 0)
         assert _same(before, _weights(getattr(learner.agent, still)))
@@ -230,7 +230,7 @@ def test_an_update_writes_latents_back_and_a_frozen_model_writes_the_same_again(
     latents, sampler = copy.deepcopy(lived.latents), WindowSampler(lived.replay, lived.settings)
     learner = _learner(tiny_v3())
     window = sampler.draw(np.random.default_rng(3))
-    learner.steps["model"].minimise = lambda loss: torch.zeros(())
+    learner.steps["model"].minimise = lambda loss, rate: torch.zeros(())
     versions = [latents.state_dict()]
     for _ in range(2):
         carry = latents.read(window.index[:, 0], torch.device("cpu"))

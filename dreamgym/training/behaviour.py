@@ -1,0 +1,62 @@
+"""Train a fresh actor-critic in a model that is finished: no real env, no replay, only the model's own start states."""
+
+from __future__ import annotations
+
+import torch
+from tqdm.auto import tqdm
+
+from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.models.guard import Guard
+from dreamgym.models.world_model import WorldModel
+from dreamgym.training.learners import Randomness, linear_decay
+from dreamgym.training.online_config import OptimiserConfig
+from dreamgym.training.online_learner import GradientStep
+
+__all__ = ["learn_behaviour"]
+
+
+def learn_behaviour(
+    model: WorldModel,
+    config: ActorCriticConfig,
+    *,
+    updates: int,
+    starts: int = 256,
+    seed: int = 0,
+    actor_optimiser: OptimiserConfig | None = None,
+    critic_optimiser: OptimiserConfig | None = None,
+    decay_share: float = 0.5,
+    progress: bool = False,
+) -> ActorCritic:
+    """An actor-critic after `updates` dreams of `starts` lives each, begun in states drawn from the model's start bank.
+
+    The model learns nothing. Optimisers default to Adam at 3e-4; both rates fall linearly to a tenth over the last decay_share of the
+    updates. Dreams are guarded as the model's defaults say. The same seed gives the same agent. Raises ValueError for a model without
+    start states.
+    """
+    bank = model.initial_states
+    if bank is None:
+        raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
+    default = OptimiserConfig(learning_rate=3e-4)
+    steps = {
+        "actor": GradientStep(list(agent.actor.parameters()), actor_optimiser or default),
+        "critic": GradientStep(list(agent.critic.parameters()), critic_optimiser or default),
+    }
+    defaults, randomness = model.defaults, Randomness(seed)
+    guard = Guard.of(
+        model,
+        max_uncertainty=defaults.max_uncertainty,
+        uncertainty_penalty=defaults.uncertainty_penalty,
+        range_guard=defaults.range_guard,
+    )
+    for update in tqdm(range(updates), desc="behaviour", disable=not progress):
+        generator = randomness.torch("behaviour", update)
+        chosen = torch.randint(len(bank.is_first), (starts,), generator=generator).to(model.device)
+        losses = agent.losses(model, bank.state[chosen], guard, generator, start_alive=torch.ones(starts, device=model.device))
+        rate = linear_decay(update, updates, decay_share, floor=0.1)
+        for name, loss in (("actor", losses.actor), ("critic", losses.critic)):
+            steps[name].minimise(loss, rate=rate)
+        agent.update_slow_critic()
+    return agent
