@@ -53,6 +53,7 @@ def fit(
     resume: bool = True,
     progress: bool = True,
     workers: int = 1,
+    max_minutes: float | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Run:
     """Train a world model and an agent inside it.
@@ -68,13 +69,15 @@ def fit(
     resume continues an interrupted run of the same settings exactly where it stood; a finished one is loaded. Ctrl-C leaves model/.
     workers > 1 collects random experience of staged presets in that many processes, with the same result; it pays for slow environments
     and needs the caller's script to be guarded by `if __name__ == "__main__":`. env_kwargs go to gymnasium.make.
+    max_minutes (papers' presets only) stops this call after so much wall-clock time, at the end of an episode: model/ and agent/ are
+    left as they then stand, metrics["finished"] is False, and the same call made again goes on exactly where this one stopped.
 
     Raises ValueError for an unknown preset or size, spaces that do not fit, or a folder that holds a different run;
     NonFiniteLossError where training meets NaN.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
-    _check_preset(preset, size, env_steps)
+    _check_preset(preset, size, env_steps, max_minutes)
     if not isinstance(env_or_dataset, (str, Replay)):
         raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")
     if isinstance(env_or_dataset, Replay):
@@ -96,7 +99,7 @@ def fit(
     fresh = _open_folder(folder, described, resume=resume)
     options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env, "env_kwargs": env_kwargs}
     if isinstance(chosen, OnlinePreset):
-        trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, **options)
+        trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, max_minutes=max_minutes, **options)
     else:
         trainer = Trainer(spec, chosen, workers=workers, **options)
     if isinstance(env_or_dataset, Replay):
@@ -115,13 +118,17 @@ def fit(
     return Run(trainer.model, trainer.agent, metrics, folder)
 
 
-def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None) -> None:
+def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None, max_minutes: float | None) -> None:
     if size not in get_args(Size):
         raise ValueError(f"size is {size!r}; expected {' or '.join(get_args(Size))}.")
     if isinstance(preset, str) and preset not in PRESETS and preset not in ONLINE_PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted([*PRESETS, *ONLINE_PRESETS]))}.")
     if env_steps is not None and env_steps < 100:
         raise ValueError(f"env_steps is {env_steps}; expected at least 100 steps of the real environment.")
+    if max_minutes is not None and not max_minutes > 0.0:
+        raise ValueError(f"max_minutes is {max_minutes}; expected None or a positive number of minutes.")
+    if max_minutes is not None and (isinstance(preset, Preset) or preset in PRESETS):
+        raise ValueError(f"max_minutes is for {', '.join(ONLINE_PRESETS)}; a staged preset is bounded by env_steps.")
 
 
 def _choose_preset(preset: str | Recipe, spec: Spec, size: Size, env_steps: int | None) -> Recipe:

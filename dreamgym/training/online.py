@@ -44,6 +44,9 @@ class OnlineTrainer:
 
     One env is stepped; updates that are due within an episode are done at their step, on complete episodes only. That costs DreamerV3's
     freshness within the running episode and makes every episode's start a point to resume from.
+
+    max_minutes bounds the wall clock of one `run`: it stops at the next such point (offline: at the next checkpoint) with a checkpoint
+    and the export that an end brings, but judges nothing, so that whoever resumes it goes on exactly as if it had not stopped.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class OnlineTrainer:
         progress: bool,
         env: gym.Env[Any, Any] | None,
         env_kwargs: dict[str, Any] | None = None,
+        max_minutes: float | None = None,
     ) -> None:
         self.spec, self.preset, self.settings = spec, preset, preset.training
         self.seed, self.folder, self.env = seed, folder, env  # env_kwargs have done their work: the env is made
@@ -76,6 +80,7 @@ class OnlineTrainer:
         self._watch = torch.zeros((), device=self.model.device)  # the sum of all metrics since they were last seen to be finite
         self._latest: dict[str, Tensor] = {}
         self._rates = Rates()
+        self._max_minutes, self._deadline = max_minutes, math.inf
 
     # ---- the run ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +108,8 @@ class OnlineTrainer:
             self.latents.extend(len(self.replay))
 
     def run(self) -> dict[str, Any]:
-        """Do what is left of the run; returns the final metrics."""
+        """Do what is left of the run, or what fits into max_minutes of it; returns the metrics so far."""
+        self._deadline = math.inf if self._max_minutes is None else time.monotonic() + 60.0 * self._max_minutes
         self.log.say(f"[{self.spec.env_id} / {self.preset.name} / {self.preset.size} / seed {self.seed}] {self.budget} agent steps")
         if self.counters == Counters():  # an earlier attempt may have died before its first checkpoint
             self.log.rewind(0)
@@ -119,6 +125,7 @@ class OnlineTrainer:
             "agent_steps": self.counters.agent_steps if self.env is not None else 0,
             "updates": self.counters.updates,
             "episodes": self.counters.episodes,
+            "finished": self._finished,
             "validation": None if self.best is None else {name: self.best[name] for name in ("env_steps", "mean", "returns")},
             "uncertainty": [float(self.model.uncertainty_median), float(self.model.uncertainty_scale)],
         }
@@ -135,8 +142,20 @@ class OnlineTrainer:
                 last = counters.agent_steps >= self.budget
                 if not random or last:
                     self._maybe_evaluate(last)
-                if last or counters.agent_steps - counters.saved_at >= self.settings.checkpoint_every:
+                late = self._late
+                if last or late or counters.agent_steps - counters.saved_at >= self.settings.checkpoint_every:
                     self.checkpoint()
+                if late:
+                    break
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    @property
+    def _finished(self) -> bool:
+        counters = self.counters
+        return counters.updates >= self._offline_updates if self.env is None else counters.agent_steps >= self.budget
 
     def _forget_episodes(self) -> None:
         for replay in (self.replay, self.held_out):
@@ -152,12 +171,10 @@ class OnlineTrainer:
 
     def _learn_offline(self) -> None:
         """As many updates as the same number of env steps would have brought."""
-        settings, counters = self.settings, self.counters
-        turns = self.budget // (settings.train_every or self.spec.max_episode_steps)
-        total = settings.pretrain + turns * settings.updates
+        settings, counters, total = self.settings, self.counters, self._offline_updates
         if not self.sampler.ready:
             raise ValueError(f"the dataset trains on {len(self.replay)} rows; a window needs {settings.window}.")
-        while counters.updates < total:
+        while counters.updates < total and not self._late:
             self._learn(min(settings.checkpoint_every, total - counters.updates))
             log_open_loop(self.log, self.model, self._unseen, counters.updates)
             self.checkpoint()
