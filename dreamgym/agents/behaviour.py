@@ -38,10 +38,6 @@ class BehaviourLosses:
         """For a single optimiser."""
         return self.actor + self.critic
 
-    def __iter__(self) -> Iterator[Any]:
-        """Unpacks as actor, critic, metrics."""
-        return iter((self.actor, self.critic, self.metrics))
-
 
 @dataclass(frozen=True)
 class Dream(TensorStruct):

@@ -122,7 +122,6 @@ class ModelLearner:
         parts = {name: part.detach() for name, part in losses.parts.items()}
         return {**parts, "gradient_norm": norm}, losses.states.detach()
 
-
     @torch.no_grad()
     def posteriors(self, batch: SequenceBatch, noise: Tensor) -> Any:
         """Posterior states [B,T] of a batch without an update."""
@@ -157,17 +156,17 @@ class AgentLearner:
         )
         self.model.requires_grad_(False)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16):
-            actor_loss, critic_loss, metrics = self.agent.losses(self.model, start, guard, generator)
+            losses = self.agent.losses(self.model, start, guard, generator)
         norms = {
-            "actor_norm": self._update(actor_loss, self.agent.actor, self.actor_optimiser, rate),
-            "critic_norm": self._update(critic_loss, self.agent.critic, self.critic_optimiser, rate),
+            "actor_norm": self._update(losses.actor, self.agent.actor, self.actor_optimiser, rate),
+            "critic_norm": self._update(losses.critic, self.agent.critic, self.critic_optimiser, rate),
         }
         self.model.requires_grad_(True)
         self.agent.update_slow_critic()
-        return {**metrics, **norms}
+        return {**losses.metrics, **norms}
 
     def _update(self, loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, rate: float) -> Tensor:
-        """Gradients for one network only: the actor's loss also reaches the critic, which must not learn from it."""
+        """One clipped step of one network; returns the gradient norm before clipping."""
         parameters = list(network.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients):

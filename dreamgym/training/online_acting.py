@@ -1,15 +1,13 @@
-"""Who acts in an online run's real env: nobody in particular at first, then the agent, between whose steps the updates are done."""
+"""How an online run acts in its real env: the agent, between whose steps the updates are done, and episodes that are only judged."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.agents.belief import BeliefPolicy
@@ -17,24 +15,7 @@ from dreamgym.data import collection
 from dreamgym.data.replay import Replay
 from dreamgym.structs import Policy, SequenceBatch, Spec, map_obs
 
-__all__ = ["Explorer", "UniformRandom", "copy_episode", "play"]
-
-
-class UniformRandom:
-    """Uniform actions, as PlaNet and Dreamer fill their first replay; it looks at nothing, so any observation will do."""
-
-    def __init__(self, action_space: spaces.Space[Any]) -> None:
-        self._space = copy.deepcopy(action_space)  # seeding the env's own would change what others draw from it
-
-    def reseed(self, seed: int) -> None:
-        """Start over with other random numbers."""
-        self._space.seed(seed)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: NDArray[np.bool_] | None = None, deterministic: bool = False
-    ) -> tuple[NDArray[Any], Any]:
-        """One action, in a batch of one."""
-        return np.asarray(self._space.sample())[None], state
+__all__ = ["Explorer", "copy_episode", "play"]
 
 
 class Explorer:

@@ -16,13 +16,13 @@ from torch import nn
 
 import dreamgym
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.data.collectors import StickyRandom
 from dreamgym.envs.make import make_from_spec
 from dreamgym.hub.codec import decode, encode
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
 from dreamgym.training import loop, online
 from dreamgym.training.loop import Run
-from dreamgym.training.online_acting import UniformRandom
 from dreamgym.training.online_presets import ONLINE_PRESETS, online_preset
 from tests.training.dict_world import ENV_ID as GARDEN
 from tests.training.dict_world import STEPS
@@ -154,7 +154,7 @@ def test_a_dict_worlds_stored_replay_is_learned_from_without_the_world(preset, t
     spec, _ = _world(GARDEN, preset, "tiny")
     env = make_from_spec(spec)
     replay = dreamgym.Replay(spec)
-    dreamgym.collect(env, UniformRandom(spec.action_space), replay, episodes=5, seed=0)
+    dreamgym.collect(env, StickyRandom(spec.action_space), replay, episodes=5, seed=0)
     env.close()
     run = dreamgym.fit(replay, preset, out=tmp_path / "run", progress=False)
     model = WorldModel.from_pretrained(tmp_path / "run" / "model")
