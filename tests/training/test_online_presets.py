@@ -168,7 +168,7 @@ def test_a_dict_worlds_stored_replay_is_learned_from_without_the_world(preset, t
 def _world(env_id: str, preset: str, size: str = "paper", **kwargs: Any) -> tuple[Spec, Any]:
     """The spec and preset that fit would use."""
     _needs(env_id)
-    env, spec, chosen = loop._make_world(env_id, kwargs, lambda spec: online_preset(preset, spec, size))  # type: ignore[arg-type]
+    env, spec, chosen = loop._make_world(env_id, None, kwargs, lambda spec: online_preset(preset, spec, size))  # type: ignore[arg-type]
     env.close()
     return spec, chosen
 
