@@ -256,11 +256,11 @@ class Spec:
         space = self.action_space
         if isinstance(space, spaces.Discrete):
             return (int(space.n),)
-        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and len(space.nvec):
             return tuple(space.nvec.tolist())
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.shape[0]:
             return ()
-        raise TypeError(f"action space {space} is not supported; expected Discrete, or MultiDiscrete or Box of one dimension.")
+        raise TypeError(f"action space {space} is not supported; expected Discrete, or MultiDiscrete or Box of one dimension, not empty.")
 
     @property
     def action_size(self) -> int:
@@ -309,8 +309,8 @@ class Spec:
         cached = _BOUNDS.get((id(self.action_space), device))
         if cached is None or cached[0] is not self.action_space:
             space = self.action_space
-            if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
-                raise TypeError(f"action space {space} must be Discrete, MultiDiscrete or a Box with finite bounds.")
+            if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all() or not (space.low < space.high).all():
+                raise TypeError(f"action space {space} must be Discrete, MultiDiscrete or a Box of finite bounds, low below high.")
             low, high = (torch.as_tensor(bound.astype(np.float32), device=device) for bound in (space.low, space.high))
             cached = (space, low, high)
             _BOUNDS[(id(space), device)] = cached
@@ -331,8 +331,9 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 
 def _is_part(space: spaces.Space[Any]) -> bool:
-    vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
-    return vector or _is_image(space)
+    if not isinstance(space, spaces.Box) or 0 in space.shape:
+        return False
+    return _is_image(space) or (len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating))
 
 
 _BOUNDS: dict[tuple[int, torch.device], tuple[spaces.Space[Any], Tensor, Tensor]] = {}

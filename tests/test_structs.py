@@ -75,6 +75,8 @@ def test_a_box_is_the_one_part_obs(space, images):
         spaces.Dict(a=spaces.Box(0, 1, (2, 2), np.float32)),
         spaces.Dict(a=spaces.Box(0, 9, (2,), np.int64)),
         spaces.Box(0, 1, (), np.float32),
+        spaces.Box(0, 1, (0,), np.float32),
+        spaces.Dict(a=VECTOR, b=spaces.Box(0, 1, (0,), np.float32)),
     ],
 )
 def test_unsupported_observations_are_refused_with_the_next_move(space):
@@ -105,3 +107,19 @@ def test_where_picks_rows_of_dicts():
 def test_map_obs_takes_a_tensor_or_a_dict():
     assert map_obs(len, {"a": [1, 2], "b": []}) == {"a": 2, "b": 0}
     assert map_obs(len, [1, 2, 3]) == 3
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (0,), np.float32),
+        spaces.MultiDiscrete([]),
+        spaces.Box(np.array([-1, 2], np.float32), np.array([1, 2], np.float32)),
+        spaces.Box(-np.inf, 1, (2,), np.float32),
+    ],
+)
+def test_actions_without_room_are_refused(space):
+    """An empty action chooses nothing, and one number alone has no scale: it would become NaN."""
+    with pytest.raises(TypeError, match="action space"):
+        found = Spec("Toy-v0", VECTOR, space, 10)
+        found.to_model_action(found.to_env_action(torch.zeros(found.action_size)))
