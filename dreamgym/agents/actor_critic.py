@@ -96,6 +96,8 @@ class ActorCriticConfig:
             raise ValueError(f"replay_value needs indexing 'v3', whose returns begin with the next reward; it is {self.indexing!r}.")
         if self.init == "torch" and any(network.norm != "none" for network in (self.actor_network, self.critic_network)):
             raise ValueError("init 'torch' builds networks without norms; take init='paper'.")
+        if self.init == "torch" and self.critic_distribution == "two-hot":
+            raise ValueError("init 'torch' draws a bias, which makes the first values of a two-hot critic huge; take init='paper'.")
 
     @property
     def actor_network(self) -> MLPConfig:

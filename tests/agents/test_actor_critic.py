@@ -113,6 +113,7 @@ def test_raw_observations_are_refused_with_the_next_move():
         ({"slow_critic": None}, "take 'fast'"),
         ({"replay_value": 0.3}, "indexing 'v3'"),
         ({"critic": MLPConfig(2, 16, "silu", "rms")}, "init='paper'"),
+        ({"critic_distribution": "two-hot"}, "take init='paper'"),
     ],
 )
 def test_impossible_settings_are_refused(value, message):
