@@ -188,7 +188,8 @@ class DreamerObjective:
         scale = self.observation.scale if isinstance(self.observation, Reconstruction) else 1.0
         rows = batch.valid.sum().clamp(min=1)
         painted = model.heads.decoder.losses(features if joint else features.detach(), batch.obs, dither)
-        parts = {_part_name(key): scale * torch.where(batch.valid, loss, 0.0).sum() / rows for key, loss in painted.items()}
+        prefix = "obs." if isinstance(batch.obs, dict) else ""  # a Dict may call its parts "reward" or "kl"
+        parts = {f"{prefix}{key}": scale * torch.where(batch.valid, loss, 0.0).sum() / rows for key, loss in painted.items()}
         if not isinstance(self.observation, Contrastive):
             return parts, {}
         assert model.contrast is not None
@@ -197,14 +198,6 @@ class DreamerObjective:
         return parts, {"contrastive_gain": gain.detach()}
 
 
-_OTHER_PARTS = ("reward", "continue", "kl", "global_prior", "overshooting", "members", "contrastive")
-
-
 def _dither(noise: Tensor) -> Tensor:
     """[B,T] uniforms that seed the noise of 5-bit images, hashed further there: the last lane, which no dream holds for an episode."""
     return noise[..., -1]
-
-
-def _part_name(key: str) -> str:
-    """An observation's key names its part, unless another part has that name."""
-    return f"obs.{key}" if key in _OTHER_PARTS else key

@@ -171,7 +171,7 @@ def test_dict_observations_have_a_part_each():
     batch = echo_world(B, T, seed=0)
     batch = dataclasses.replace(batch, obs={"position": batch.obs, "reward": batch.reward.unsqueeze(-1)})
     losses = losses_of(model_for(DreamerObjective(), space=space), batch)
-    assert set(losses.parts) == {"position", "obs.reward", "reward", "continue", "kl", "members"}
+    assert set(losses.parts) == {"obs.position", "obs.reward", "reward", "continue", "kl", "members"}
     assert float(losses.parts["obs.reward"].detach()) > 0.5 * math.log(2 * math.pi) * 0.99  # a unit normal's constant
 
 
