@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -72,8 +72,8 @@ def fit(
     max_minutes (papers' presets only) stops this call after so much wall-clock time, at the end of an episode: model/ and agent/ are
     left as they then stand, metrics["finished"] is False, and the same call made again goes on exactly where this one stopped.
 
-    Raises ValueError for an unknown preset or size, spaces that do not fit, or a folder that holds a different run;
-    NonFiniteLossError where training meets NaN.
+    Raises ValueError for an unknown preset or size, spaces that do not fit, a budget that the papers' random prefill would use up, or
+    a folder that holds a different run; NonFiniteLossError where training meets NaN.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
@@ -91,7 +91,10 @@ def fit(
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
     with torch.device("meta"):
         WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
+    if env is not None and isinstance(chosen, OnlinePreset):
+        _check_budget(chosen, spec)
     described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
+    described["kinds"] = _kinds(chosen)
     if env_kwargs:
         described["env_kwargs"] = env_kwargs
     if preprocess is not None:
@@ -129,6 +132,16 @@ def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None, max_m
         raise ValueError(f"max_minutes is {max_minutes}; expected None or a positive number of minutes.")
     if max_minutes is not None and (isinstance(preset, Preset) or preset in PRESETS):
         raise ValueError(f"max_minutes is for {', '.join(ONLINE_PRESETS)}; a staged preset is bounded by env_steps.")
+
+
+def _check_budget(preset: OnlinePreset, spec: Spec) -> None:
+    training, repeat = preset.training, spec.preprocess.action_repeat
+    if training.env_steps // repeat <= training.prefill:
+        raise ValueError(
+            f"env_steps is {training.env_steps}, or {training.env_steps // repeat} agent steps at action repeat {repeat}; preset "
+            f"{preset.name!r} acts at random for the first {training.prefill} of them, so nothing would be learned: expected more than "
+            f"{training.prefill * repeat} env_steps, or a preset with a smaller prefill."
+        )
 
 
 def _choose_preset(preset: str | Recipe, spec: Spec, size: Size, env_steps: int | None) -> Recipe:
@@ -176,7 +189,10 @@ def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bo
     """Write config.json of a new run, or make sure that the one there is the same run. True if there is nothing to resume."""
     path = folder / "config.json"
     if path.exists():
-        if json.loads(path.read_text()) != described:
+        written = json.loads(path.read_text())
+        if "kinds" not in written:  # begun before they were noted
+            described = {name: value for name, value in described.items() if name != "kinds"}
+        if written != described:
             raise ValueError(f"{folder} holds a different run (see its config.json); choose another `out`, or delete it.")
         if not resume:
             raise ValueError(f"{folder} holds this run already; pass resume=True to continue it, or delete it.")
@@ -184,3 +200,13 @@ def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bo
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(described, indent=2) + "\n")
     return True
+
+
+def _kinds(config: Any, where: str = "preset") -> dict[str, str]:
+    """The classes inside a preset, by where they stand: without their names a GRUConfig and a LayerNormGRUConfig are both {}."""
+    kinds = {where: type(config).__name__}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_dataclass(value):
+            kinds |= _kinds(value, f"{where}.{entry.name}")
+    return kinds

@@ -15,8 +15,12 @@ from gymnasium import spaces
 import dreamgym
 from dreamgym.data import Replay
 from dreamgym.errors import NonFiniteLossError
+from dreamgym.models.rssm import LayerNormGRUConfig
+from dreamgym.structs import Preprocess
 from dreamgym.training import trainer as training
 from dreamgym.training.loop import fit
+from dreamgym.training.online import OnlineTrainer
+from tests.training.online_toys import TRAINING, tiny_preset
 from tests.training.tiny import tiny_ensemble, tiny_vae_rssm
 
 
@@ -180,6 +184,36 @@ def test_nan_stops_with_the_term_the_step_and_the_checkpoint(tmp_path, monkeypat
 def test_a_folder_with_another_run_is_refused(pendulum):
     with pytest.raises(ValueError, match="different run"):
         fit("Pendulum-v1", tiny_ensemble(), seed=4, out=pendulum.folder, progress=False)
+
+
+def test_other_parts_of_the_same_numbers_are_a_different_run(tmp_path, monkeypatch):
+    """A plain GRU's config and a layer-norm GRU's hold no numbers at all."""
+    monkeypatch.setattr(OnlineTrainer, "run", lambda trainer: {})
+    plain = tiny_preset()
+    other = replace(plain, model=replace(plain.model, core=replace(plain.model.core, cell=LayerNormGRUConfig())))
+    fit("Pendulum-v1", plain, out=tmp_path, progress=False)
+    fit("Pendulum-v1", plain, out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="different run"):
+        fit("Pendulum-v1", other, out=tmp_path, progress=False)
+
+
+def test_a_run_begun_before_kinds_were_noted_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(OnlineTrainer, "run", lambda trainer: {})
+    fit("Pendulum-v1", tiny_preset(), out=tmp_path, progress=False)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written.pop("kinds")["preset.model.core.cell"] == "GRUConfig"
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    fit("Pendulum-v1", tiny_preset(), out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="different run"):
+        fit("Pendulum-v1", tiny_preset(), seed=1, out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("prefill", [50, 51])
+def test_a_budget_that_random_actions_use_up_is_refused_before_anything_is_written(prefill, tmp_path):
+    preset = tiny_preset(replace(TRAINING, prefill=prefill))
+    with pytest.raises(ValueError, match=rf"env_steps is 101, or 50 agent steps .* more than {2 * prefill} env_steps"):
+        fit("Pendulum-v1", preset, env_steps=101, preprocess=Preprocess(action_repeat=2), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_preset_names_the_known_ones():
