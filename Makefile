@@ -6,7 +6,7 @@ STAMP := .venv/installed
 ONE_THREAD := OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gates bench lint types fmt clean
+.PHONY: help install demo test gates ablations bench lint types fmt clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,6 +28,11 @@ test: $(STAMP) lint types  ## what must hold before a commit (under 15 minutes)
 
 gates: $(STAMP)  ## learning results that take minutes to hours
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+
+ablations: $(STAMP)  ## what the papers' parts are for, and SB3 in their dreams: cells without a record, then docs/ablations.md (hours)
+	$(ONE_THREAD) $(BIN)/python -m tests.gates.ablations all
+	$(ONE_THREAD) $(BIN)/python -m tests.gates.strangers all
+	$(BIN)/python benchmarks/ablations_table.py
 
 bench: $(STAMP)  ## speed of dreaming, beside the machine's ceiling
 	$(BIN)/python benchmarks/imagination.py

@@ -34,11 +34,11 @@ from dreamgym.agents.planning import CEMConfig
 from dreamgym.data.collection import collect
 from dreamgym.data.collectors import StickyRandom
 from dreamgym.data.replay import Replay
-from dreamgym.envs import make_env, make_spec
+from dreamgym.envs import make_env, make_from_spec, make_spec
 from dreamgym.evaluation.comparison import compare
 from dreamgym.evaluation.policies import random_policy
 from dreamgym.evaluation.prediction_errors import open_loop_errors
-from dreamgym.evaluation.returns import report_seeds
+from dreamgym.evaluation.returns import evaluate, report_seeds
 from dreamgym.models.contrastive import Contrastive
 from dreamgym.models.objectives import DreamerObjective, KLConfig, RewardOnly
 from dreamgym.models.rssm import RSSMConfig
@@ -144,8 +144,11 @@ def load(model: Path) -> Any:
 
 def judged(agent: Any, world: Any, episodes: int, obs_type: str | None = "latent") -> dict[str, Any]:
     """The policy awake and asleep on report seeds, and random actions awake; as JSON."""
-    blind = {"random actions": random_policy(world.spec.action_space)}
-    return compare(agent, world, seeds=report_seeds(episodes), baselines=blind, obs_type=obs_type).to_json()
+    seeds = report_seeds(episodes)
+    result = compare(agent, world, seeds=seeds, obs_type=obs_type)
+    with closing(make_from_spec(world.spec)) as env:  # not compare's: who does not look needs no belief, which is what takes time
+        blind = evaluate(random_policy(world.spec.action_space), env, seeds=seeds)
+    return replace(result, baselines={"random actions": blind}).to_json()
 
 
 # ---- b. what the memory is made of, c. what shapes it -------------------------------------------------------------------------------
@@ -327,16 +330,22 @@ def cells(model: Path = SWINGUP) -> list[Cell]:
     grid: list[Cell] = []
     for seed in SEEDS:
         paths = [name for name in PATHS if name != "literal" or seed == 0]  # once: it cannot dream, and that is all there is to see
-        grid += [_cell("path", path_cell, f"path-{name}-{seed}", variant=name, seed=seed) for name in paths]
-        grid += [_cell("objective", objective_cell, f"objective-{name}-{seed}", variant=name, seed=seed) for name in OBJECTIVES]
+        grid += [command_cell("path", path_cell, f"path-{name}-{seed}", variant=name, seed=seed) for name in paths]
+        grid += [command_cell("objective", objective_cell, f"objective-{name}-{seed}", variant=name, seed=seed) for name in OBJECTIVES]
     for seed, estimator in itertools.product(SEEDS, ESTIMATORS):
         for horizon in ESTIMATORS[estimator]:
-            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, "model": model}
-            grid.append(_cell("horizon", horizon_cell, f"horizon-{estimator}-{horizon:02d}-{seed}", **settings))
+            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, **other_model(model)}
+            grid.append(command_cell("horizon", horizon_cell, f"horizon-{estimator}-{horizon:02d}-{seed}", **settings))
     return grid
 
 
-def _cell(kind: str, measure: Callable[..., dict[str, Any]], name: str, **settings: Any) -> Cell:
+def other_model(model: Path) -> dict[str, Path]:
+    """What a command must say about the model: nothing where it is the usual one."""
+    return {} if model == SWINGUP else {"model": model}
+
+
+def command_cell(kind: str, measure: Callable[..., dict[str, Any]], name: str, **settings: Any) -> Cell:
+    """The cell that `measure` with these settings is, in Python and in a shell."""
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     return Cell(name, (kind, *words), lambda: measure(**settings))
 

@@ -24,7 +24,19 @@ from dreamgym.dreams.sb3 import DreamVecEnv
 from dreamgym.envs import make_from_spec
 from dreamgym.structs import Spec
 from dreamgym.training.behaviour import learn_behaviour
-from tests.gates.ablations import SEEDS, SWINGUP, Cell, dreamer, fingerprint, judged, load, recorded, without_record
+from tests.gates.ablations import (
+    SEEDS,
+    SWINGUP,
+    Cell,
+    command_cell,
+    dreamer,
+    fingerprint,
+    judged,
+    load,
+    other_model,
+    recorded,
+    without_record,
+)
 from tests.gates.protocols import RESULTS
 
 Learner = Literal["dream-ppo", "dream-sac", "dream-actor-critic", "real-ppo", "real-sac"]
@@ -34,8 +46,8 @@ Learner = Literal["dream-ppo", "dream-sac", "dream-actor-critic", "real-ppo", "r
 class Effort:
     """How long each learner learns. env_steps are those that the model's own data took, so real learners get just as many.
 
-    Dreams cost no reality, so those numbers are the learners' own: PPO's is that of the classic tasks, SAC's makes as many gradient steps
-    as awake, the actor-critic's `updates` are of 80 dreams of 15 steps.
+    Dreams cost no reality, so those numbers are the learners' own: PPO's is that of the classic tasks, SAC's makes half as many gradient
+    steps as awake, the actor-critic's `updates` are of 80 dreams of 15 steps.
     """
 
     env_steps: int = 100_000
@@ -57,7 +69,7 @@ class Taught:
 
 # ---- in the dream -------------------------------------------------------------------------------------------------------------------
 
-SAC_ENVS, SAC_GRADIENT_STEPS = 16, 4  # per 16 dream steps: a quarter of SAC's usual ratio, since data is free here
+SAC_ENVS, SAC_GRADIENT_STEPS = 16, 2  # an eighth of SAC's usual ratio of gradient steps to data, which is free here
 
 
 def dream_ppo(model: Any, effort: Effort, seed: int) -> Taught:
@@ -176,12 +188,11 @@ def learn(learner: Learner, seed: int, model: Path = SWINGUP, effort: Effort = E
 
 def cells(model: Path = SWINGUP) -> list[Cell]:
     """Every learner with every seed."""
-    return [_cell(learner, seed, model) for seed in SEEDS for learner in LEARNERS]
-
-
-def _cell(learner: Learner, seed: int, model: Path) -> Cell:
-    words = ("learn", "--learner", learner, "--seed", str(seed), "--model", str(model))
-    return Cell(f"strangers-{learner}-{seed}", words, lambda: learn(learner, seed, model))
+    return [
+        command_cell("learn", learn, f"strangers-{learner}-{seed}", learner=learner, seed=seed, **other_model(model))
+        for seed in SEEDS
+        for learner in LEARNERS
+    ]
 
 
 def missing(model: Path = SWINGUP) -> None:

@@ -1,0 +1,156 @@
+"""Write the tables of docs/ablations.md from the recorded cells, so that no number is typed by hand.
+
+python benchmarks/ablations_table.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+ABLATIONS = ROOT / "benchmarks" / "results" / "ablations"
+GATES = ROOT / "benchmarks" / "results" / "gates"
+PAGE = ROOT / "docs" / "ablations.md"
+END = "<!-- /results -->"
+NOTHING = ["No cell of this is recorded yet."]
+
+Record = dict[str, Any]
+
+ESTIMATORS = {"lambda": "V_λ", "n_step": "V_N, 5 steps", "reward_sum": "V_R"}
+PATHS = {
+    "both": "both (RSSM)",
+    "deterministic": "deterministic, the prior following the posterior",
+    "stochastic": "stochastic",
+    "literal": "deterministic, to the letter (no KL)",
+}
+OBJECTIVES = {"reconstruction": "reconstruction", "contrastive": "contrastive", "reward-only": "reward only"}
+LEARNERS = {
+    "dream-actor-critic": "built-in actor-critic, in the dream",
+    "dream-ppo": "SB3 PPO, in the dream",
+    "dream-sac": "SB3 SAC, in the dream",
+    "real-ppo": "SB3 PPO, awake",
+    "real-sac": "SB3 SAC, awake",
+}
+
+
+def horizon_table(folder: Path = ABLATIONS) -> list[str]:
+    """Return by horizon, one line per estimator: the mean of the seeds and each of them."""
+    records = _records(folder, "horizon-*")
+    if not records:
+        return NOTHING
+    horizons = sorted({record["settings"]["horizon"] for record in records})
+    lines = ["| estimator | " + " | ".join(f"{horizon} steps" for horizon in horizons) + " | worst over best |"]
+    lines.append("|---" * (len(horizons) + 2) + "|")
+    for estimator, label in ESTIMATORS.items():
+        groups = [[r for r in records if (r["settings"]["estimator"], r["settings"]["horizon"]) == (estimator, h)] for h in horizons]
+        means = [np.mean(_means(group)) for group in groups if group]
+        kept = f"{min(means) / max(means):.2f}" if len(means) > 1 and max(means) > 0 else ""
+        lines.append(f"| {label} | " + " | ".join(map(_cell, groups)) + f" | {kept} |")
+    return [*lines, "", _chance(records)]
+
+
+def parts_table(kind: str, labels: dict[str, str], folder: Path = ABLATIONS) -> list[str]:
+    """Returns and open-loop reward errors, one line per variant; then the curves of online cells, if there are any."""
+    records = _records(folder, f"{kind}-*")
+    offline = [record for record in records if not record["settings"]["online"]]
+    if not records:
+        return NOTHING
+    lines = []
+    if offline:
+        steps = list(offline[0]["reward_error"])
+        lines = ["| variant | awake | the dream says | " + " | ".join(f"error at {step}" for step in steps) + " |"]
+        lines.append("|---" * (len(steps) + 3) + "|")
+        for variant, group in _variants(offline, labels):
+            errors = [f"{np.mean([_share(record['reward_error'][step]) for record in group]):.2f}" for step in steps]
+            lines.append(f"| {variant} | {_cell(group)} | {_cell(group, 'dream')} | {' | '.join(errors)} |")
+        lines += ["", _chance(offline)]
+    return [*lines, *_online([record for record in records if record["settings"]["online"]], labels)]
+
+
+def _online(records: Sequence[Record], labels: dict[str, str]) -> Iterator[str]:
+    """Curves of cells that learned from their own experience: mean of the seeds at each evaluation."""
+    if not records:
+        return
+    marks = [int(steps) for steps, _ in records[0]["curve"]]
+    yield from ("", "| online, evaluated at env steps | " + " | ".join(f"{mark:,}" for mark in marks) + " | at the end |")
+    yield "|---" * (len(marks) + 2) + "|"
+    for variant, group in _variants(records, labels):
+        curves = np.mean([[value for _, value in record["curve"]] for record in group], 0)
+        yield f"| {variant} | " + " | ".join(f"{value:.0f}" for value in curves) + f" | {_cell(group)} |"
+
+
+def strangers_table(folder: Path = GATES) -> list[str]:
+    """Every learner awake, with what it took."""
+    records = _records(folder, "strangers-*")
+    if not records:
+        return NOTHING
+    lines = ["| learner | real agent steps | dream steps | awake | the dream says | minutes of one CPU core |", "|---|---|---|---|---|---|"]
+    for learner, label in LEARNERS.items():
+        if group := [record for record in records if record["learner"] == learner]:
+            minutes = ", ".join(f"{record['cpu_seconds'] / 60:.0f}" for record in group)
+            steps = f"{group[0]['real_steps']:,} | {group[0]['dream_steps']:,}"
+            lines.append(f"| {label} | {steps} | {_cell(group)} | {_cell(group, 'dream')} | {minutes} |")
+    return [*lines, "", _chance(records)]
+
+
+# ---- parts of tables ----------------------------------------------------------------------------------------------------------------
+
+
+def _records(folder: Path, pattern: str) -> list[Record]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{pattern}-[0-9].json"))]
+
+
+def _variants(records: Sequence[Record], labels: dict[str, str]) -> Iterator[tuple[str, list[Record]]]:
+    for variant, label in labels.items():
+        if group := [record for record in records if record["settings"]["variant"] == variant]:
+            yield label, group
+
+
+def _means(group: Sequence[Record], world: str = "awake") -> list[float]:
+    return [record["comparison"][world]["mean"] for record in group]
+
+
+def _cell(group: Sequence[Record], world: str = "awake") -> str:
+    """The mean of the seeds, and each seed."""
+    means = _means(group, world)
+    return f"**{np.mean(means):.0f}** ({', '.join(f'{mean:.0f}' for mean in means)})" if means else ""
+
+
+def _share(error: Sequence[float]) -> float:
+    """Of the error that guessing the mean makes."""
+    return error[0] / error[1]
+
+
+def _chance(records: Sequence[Record]) -> str:
+    comparison = records[0]["comparison"]
+    random = comparison["baselines"]["random actions"]["mean"]
+    return f"{comparison['env_id']}, {comparison['awake']['n']} episodes a seed; random actions: {random:.0f}."
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------------------------
+
+
+def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
+    """The marks of the page, and what makes the lines behind them."""
+    yield "<!-- results:horizon -->", horizon_table
+    yield "<!-- results:path -->", lambda: parts_table("path", PATHS)
+    yield "<!-- results:objective -->", lambda: parts_table("objective", OBJECTIVES)
+    yield "<!-- results:strangers -->", strangers_table
+
+
+def written(text: str, start: str, lines: list[str]) -> str:
+    """`text` with the table behind its mark made anew."""
+    return re.sub(f"{re.escape(start)}.*?{re.escape(END)}", lambda _: "\n".join([start, *lines, END]), text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    for start, make in blocks():
+        text = written(text, start, make())
+    PAGE.write_text(text)
