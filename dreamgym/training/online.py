@@ -174,10 +174,12 @@ class OnlineTrainer:
         settings, counters, total = self.settings, self.counters, self._offline_updates
         if not self.sampler.ready:
             raise ValueError(f"the dataset trains on {len(self.replay)} rows; a window needs {settings.window}.")
-        while counters.updates < total and not self._late:
+        while counters.updates < total:
             self._learn(min(settings.checkpoint_every, total - counters.updates))
             log_open_loop(self.log, self.model, self._unseen, counters.updates)
             self.checkpoint()
+            if self._late:
+                break
 
     @property
     def _offline_updates(self) -> int:
