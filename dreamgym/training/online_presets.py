@@ -50,7 +50,7 @@ def online_preset(name: str, spec: Spec, size: Size) -> OnlinePreset:
 
 
 def _ends(spec: Spec) -> bool:
-    """Whether episodes may end by themselves. DeepMind Control's do not, save lqr's; the papers give their models no continue head there."""
+    """Whether episodes may end by themselves. DeepMind Control's do not, save lqr's; there the papers have no continue head."""
     return not spec.env_id.startswith("dm_control/") or "/lqr-" in spec.env_id
 
 
@@ -109,7 +109,7 @@ def dreamer_v1(spec: Spec) -> OnlinePreset:
     """Dreamer: actor-critic by backpropagation through the dream. Source: danijar/dreamer; specs/dreamer.md A."""
     images, vectors = ConvConfig(depth=32, activation="relu"), MLPConfig(layers=4, units=400, activation="elu")
     agent = recipes.dreamer_v1()
-    steps_per_second = 1000 // spec.preprocess.action_repeat  # agent steps in 1000 env steps
+    thousand = max(1, 1000 // spec.preprocess.action_repeat)  # env steps, in agent steps
     return OnlinePreset(
         name="dreamer-v1",
         size="paper",
@@ -128,9 +128,9 @@ def dreamer_v1(spec: Spec) -> OnlinePreset:
         agent=agent,
         training=OnlineTraining(
             env_steps=5_000_000,
-            prefill=5 * steps_per_second,
+            prefill=5 * thousand,
             pretrain=100,
-            train_every=steps_per_second,
+            train_every=thousand,
             updates=100,
             batch=50,
             length=50,
@@ -150,7 +150,7 @@ def dreamer_v2(spec: Spec) -> OnlinePreset:
     hidden = 600 if atari else 200
     activation: Literal["elu"] = "elu"
     images, network = ConvConfig(depth=48, activation=activation), MLPConfig(layers=4, units=400, activation=activation)
-    # Off the suite and Atari: the released code's defaults.
+    # Elsewhere 2e-3, the released code's default; all else is the suite's there.
     entropy = 1e-3 if atari else 2e-3 if _ends(spec) else 1e-4
     agent = recipes.dreamer_v2(discount=0.999 if atari else 0.99, entropy=entropy, learning_rate=4e-5 if atari else 8e-5)
     kl = 0.1 if atari else 1.0
