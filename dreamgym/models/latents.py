@@ -161,7 +161,7 @@ class CategoricalLatent:
         with torch.no_grad():
             index, middle = _inverse_cdf(probs, noise), noise == 0.5
             # A CPU takes as long for this argmax as for all the rest, and can look first; a GPU would have to wait to look.
-            if probs.is_cuda or torch.compiler.is_compiling() or bool(middle.any()):
+            if probs.device.type != "cpu" or torch.compiler.is_compiling() or bool(middle.any()):
                 index = torch.where(middle, probs.argmax(-1), index)
             sample = torch.zeros_like(probs).scatter_(-1, index.unsqueeze(-1), 1.0)
         if probs.requires_grad:
@@ -209,7 +209,7 @@ LatentStats: TypeAlias = GaussianStats | CategoricalStats
 
 def _softmax(logits: Tensor) -> Tensor:
     """Softmax over the last dimension; of a few classes by hand, because torch's takes five times as long on a CPU for 4 of them."""
-    if logits.is_cuda or logits.shape[-1] >= 8:
+    if logits.device.type != "cpu" or logits.shape[-1] >= 8:
         return functional.softmax(logits, -1)
     weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
     return weights / weights.sum(-1, keepdim=True)
