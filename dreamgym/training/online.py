@@ -23,6 +23,7 @@ from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
+from dreamgym.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamgym.training.learners import Randomness, calibrate, draw_start_bank, linear_decay
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.online_acting import Explorer, copy_episode, play
@@ -361,13 +362,11 @@ class OnlineTrainer:
             "latents": None if self.latents is None else self.latents.state_dict(),
             "best": self.best,
         }
-        temporary = self._checkpoint_path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        temporary.replace(self._checkpoint_path)
+        write_checkpoint(self._checkpoint_path, content)
 
     def resume(self) -> None:
         """Continue from checkpoint.pt: what was lived, learned or logged after it is dropped and will be redone identically."""
-        content = torch.load(self._checkpoint_path, map_location=self.model.device, weights_only=True)
+        content = read_checkpoint(self._checkpoint_path, self.model.device)
         self.counters = Counters(**content["counters"])
         self.replay.keep(content["stored"][0])
         self.held_out.keep(content["stored"][1])

@@ -26,6 +26,7 @@ from dreamgym.models.calibration import fit_ensemble_scaling
 from dreamgym.models.ensemble import Ensemble
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
+from dreamgym.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamgym.training.learners import (
     AgentLearner,
     AutoencoderLearner,
@@ -115,15 +116,19 @@ class Trainer:
         episodes = dataset.episodes
         if len(episodes) < 2:
             raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
-        if len(self.replay) or len(self.held_out):
-            return
         split = len(episodes) - max(1, len(episodes) // 10)
-        for number, (start, stop) in enumerate(episodes):
-            copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
+        if (len(self.replay.episodes), len(self.held_out.episodes)) != (split, len(episodes) - split):
+            self._forget_episodes()  # of a copy that was interrupted
+            for number, (start, stop) in enumerate(episodes):
+                copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
         self.recent_from = len(self.replay)
 
     def run(self) -> dict[str, Any]:
         """Do the stages that are left; returns the final metrics."""
+        if (self.stage, self.step) == (0, 0):  # an earlier attempt may have died before its first checkpoint
+            self.log.rewind(0)
+            if self.env is not None:
+                self._forget_episodes()
         while self.stage < len(self.stages):
             name, stage = self.stages[self.stage]
             self.log.say(f"[{self.spec.env_id} / {self.preset.name} / seed {self.seed}] {name}")
@@ -138,6 +143,11 @@ class Trainer:
             "validation": None if best is None else {"round": best.round, "mean": best.score, "returns": best.returns},
             "uncertainty": [float(self.model.uncertainty_median), float(self.model.uncertainty_scale)],
         }
+
+    def _forget_episodes(self) -> None:
+        for replay in (self.replay, self.held_out):
+            if replay.episodes:
+                replay.keep(0)
 
     # ---- real experience ----------------------------------------------------------------------------------------------
 
@@ -333,13 +343,11 @@ class Trainer:
             "codes": self.codes,
             "candidates": [vars(candidate) for candidate in self.candidates],
         }
-        temporary = self._checkpoint_path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        temporary.replace(self._checkpoint_path)
+        write_checkpoint(self._checkpoint_path, content)
 
     def resume(self) -> None:
         """Continue from checkpoint.pt: what was collected or logged after it is dropped and will be redone identically."""
-        content = torch.load(self._checkpoint_path, map_location=self.model.device, weights_only=True)
+        content = read_checkpoint(self._checkpoint_path, self.model.device)
         self.stage, self.step, self.model_steps, self.agent_steps, self.real_steps, self.recent_from = content["counters"]
         self.replay.keep(content["episodes"][0])
         self.held_out.keep(content["episodes"][1])

@@ -119,7 +119,7 @@ def test_a_run_leaves_the_callers_generators_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]
 
 
-@pytest.mark.parametrize("after", [1, 3, 4, 7])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 7])
 @pytest.mark.parametrize("kind", ["pendulum", "squares"])
 def test_a_killed_run_resumes_to_the_bit(kind, after, request, tmp_path, monkeypatch):
     """The run dies right after its `after`-th checkpoint, has half a stage of work thrown away, and goes on."""
@@ -146,6 +146,18 @@ def test_a_killed_run_resumes_to_the_bit(kind, after, request, tmp_path, monkeyp
     resumed = fit(env_id, preset, seed=seed, out=tmp_path / "run", progress=False)
     _assert_identical(_weights(whole), _weights(resumed))
     assert resumed.metrics["validation"] == whole.metrics["validation"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"hello" * 100, lambda data: data[:3000] + b"?" * 64 + data[3064:]])
+@pytest.mark.parametrize("preset", [tiny_ensemble(), tiny_preset()], ids=["staged", "online"])
+def test_a_damaged_checkpoint_is_named(preset, damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(OnlineTrainer, "run", OnlineTrainer.checkpoint)
+    monkeypatch.setattr(training.Trainer, "run", training.Trainer.checkpoint)
+    fit("Pendulum-v1", preset, out=tmp_path, progress=False)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .* delete it"):
+        fit("Pendulum-v1", preset, out=tmp_path, progress=False)
 
 
 def test_a_finished_run_is_loaded_and_not_repeated(pendulum):
@@ -231,6 +243,21 @@ def test_a_stored_replay_is_learned_from_offline(pendulum, tmp_path):
     run = fit(dataset, replace(tiny_ensemble(), notes="offline"), seed=0, out=tmp_path / "run", progress=False)
     assert run.metrics["env_steps"] == 0 and run.metrics["validation"] is None
     assert Path(run.folder / "model" / "config.json").exists()
+
+
+def test_an_interrupted_copy_of_a_dataset_is_made_anew(pendulum, tmp_path):
+    dataset = Replay(pendulum.model.spec, pendulum.folder / "replay" / "train")
+    once, twice = ([], [])
+    for found, attempts in ((once, 1), (twice, 2)):
+        for attempt in range(attempts):
+            options = {"seed": 0, "device": "cpu", "folder": tmp_path / str(attempts), "progress": False, "env": None}
+            trainer = training.Trainer(dataset.spec, tiny_ensemble(), **options)
+            trainer.use_dataset(dataset)
+            if attempt < attempts - 1:
+                trainer.replay.keep(1)  # what a kill leaves
+                trainer.held_out.keep(0)
+        found += [len(trainer.replay), len(trainer.held_out), trainer.recent_from]
+    assert once == twice and once[2] == once[0] > 0
 
 
 def test_a_preset_that_does_not_fit_leaves_the_folder_usable(tmp_path):
