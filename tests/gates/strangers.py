@@ -90,7 +90,7 @@ def dream_sac(model: Any, effort: Effort, seed: int) -> Taught:
 
 
 def dream_actor_critic(model: Any, effort: Effort, seed: int) -> Taught:
-    """Dreamer's, as in the ablation of horizons."""
+    """As in the ablation of horizons."""
     config, starts = dreamer("lambda", 15), 80
     agent = learn_behaviour(model, config, updates=effort.updates, starts=starts, seed=seed)
     return Taught(agent, dream_steps=effort.updates * starts * config.horizon)
