@@ -90,7 +90,10 @@ def strangers_table(folder: Path = GATES) -> list[str]:
     records = _records(folder, "strangers-*")
     if not records:
         return NOTHING
-    lines = ["| learner | its own real agent steps | dream steps | awake | the dream says | minutes of one CPU core |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| learner | its own real agent steps | dream steps | awake | the dream says | minutes of one CPU core |",
+        "|---|---|---|---|---|---|",
+    ]
     for learner, label in LEARNERS.items():
         if group := [record for record in records if record["learner"] == learner]:
             minutes = ", ".join(f"{record['cpu_seconds'] / 60:.0f}" for record in group)
