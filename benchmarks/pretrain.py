@@ -3,6 +3,7 @@
     python benchmarks/pretrain.py Pendulum
     python benchmarks/pretrain.py CartPole
     python benchmarks/pretrain.py CarRacing --run runs/car-racing-1
+    python benchmarks/pretrain.py CartPoleSwingup --run runs/gate-dreamer-v3-dm_control-cartpole-swingup-v0-0
 
 A run folder given with --run is used as it is (resumed if unfinished); otherwise the model is fitted from nothing with the preset below.
 """
@@ -56,6 +57,8 @@ class Recipe:
 RECIPES = {
     "Pendulum": Recipe("Pendulum-v1", "ensemble", 10_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
     "CartPole": Recipe("CartPole-v1", "ensemble", 10_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
+    "CartPoleSwingup": Recipe("dm_control/cartpole-swingup-v0", "dreamer-v3", 100_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
+    "CartPoleBalance": Recipe("dm_control/cartpole-balance-v0", "dreamer-v3", 100_000, CLASSIC_STEPS, 10, ppo=CLASSIC_PPO),
     "CarRacing": Recipe(
         "CarRacing-v3", "vae-rssm", 250_000, DRIVING_STEPS, 10, dtype=torch.float16, thresholds=(800.0,), hardening=Hardening(rounds=4)
     ),

@@ -14,11 +14,12 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 import dreamgym  # registers the ids
+from dreamgym.envs import register_dm_control
 from dreamgym.hub.bundle import bundled_names, read_fidelity
 from dreamgym.registration import BUNDLED
 
 IDS = [f"dreamgym/Dream-{name}-v0" for name in BUNDLED] + [f"dreamgym/Dream-{name}-Latent-v0" for name in BUNDLED]
-OWN = {"Pendulum": "vector", "CartPole": "vector", "CarRacing": "pixels"}
+OWN = {"Pendulum": "vector", "CartPole": "vector", "CarRacing": "pixels", "CartPoleSwingup": "vector"}
 
 # The real Pendulum-v1 gets the same advice: its own action box is [-2, 2], and a dream keeps the real spaces so that policies deploy.
 ACTION_BOX_ADVICE = ".*symmetric and normalized"
@@ -70,6 +71,7 @@ def test_dreams_from_real_data_are_uncertain_about_one_percentile_as_calibrated(
 
 @pytest.mark.parametrize("name", sorted(BUNDLED))
 def test_latent_observation_gives_the_real_env_the_dreams_spaces(name):
+    register_dm_control()
     model = dreamgym.WorldModel.from_pretrained(name)
     dream = gym.make(f"dreamgym/Dream-{name}-Latent-v0")
     real = dreamgym.LatentObservation(gym.make(model.spec.env_id), model)
