@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamgym.nn.policies import OneHotPolicy, TanhNormal, tanh_log_det
-
-__all__ = ["BINS", "HALF_LOG_2PI", "OneHotPolicy", "TanhNormal", "TwoHot", "UnitNormal", "symexp", "symlog", "tanh_log_det"]
+__all__ = ["BINS", "HALF_LOG_2PI", "TwoHot", "UnitNormal", "symexp", "symlog", "two_hot", "two_hot_bins"]
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)  # what a unit normal's loss is when it is right
 BINS = 255  # of TwoHot

@@ -1,4 +1,4 @@
-"""Networks that know tensors, not reinforcement learning: MLPs, their ensembles and initialisers, a GRU cell, the VAE's convolutions."""
+"""Networks that know tensors, not reinforcement learning: MLPs, their ensembles and initialisers, the VAE's convolutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamgym.nn.recurrent import GRUCell, RMSNorm, trunc_normal
+from dreamgym.nn.recurrent import RMSNorm, trunc_normal
 
 __all__ = [
     "MLP",
@@ -19,7 +19,6 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "EnsembleMLP",
-    "GRUCell",
     "Init",
     "MLPConfig",
     "Norm",
