@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import gymnasium as gym
@@ -16,13 +17,17 @@ from torch import nn
 
 import dreamgym
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.agents.critics import SlowAverage, SlowCopy
+from dreamgym.agents.returns import PercentileScale
 from dreamgym.data.collectors import StickyRandom
 from dreamgym.envs.make import make_from_spec
 from dreamgym.hub.codec import decode, encode
 from dreamgym.models.world_model import WorldModel
+from dreamgym.nn.policies import BoundedNormalConfig, TanhNormalConfig, TruncatedNormalConfig
 from dreamgym.structs import Spec
 from dreamgym.training import loop, online
 from dreamgym.training.loop import Run
+from dreamgym.training.online_config import OptimiserConfig
 from dreamgym.training.online_presets import ONLINE_PRESETS, online_preset
 from tests.training.dict_world import ENV_ID as GARDEN
 from tests.training.dict_world import STEPS
@@ -285,3 +290,94 @@ def test_tiny_is_much_smaller_than_the_paper():
             with torch.device("meta"):
                 sizes.append(_count(WorldModel(spec, chosen.model)))
         assert sizes[0] < 0.3 * sizes[1]
+
+
+# ---- the papers' other numbers ----------------------------------------------------------------------------------------------------
+
+THREE_ADAMS = ("model_optimiser", "actor_optimiser", "critic_optimiser")
+UNSEEN_IN_TABLES = {  # what docs/papers' tables of sizes, which tests/test_papers.py checks, do not show
+    (f"{CARTPOLE}-pixels-v0", "planet"): {  # specs/planet.md 0, 3, 4
+        "model.encoder.bits": 5,
+        "model.core.latent.min_std": 0.1,
+        "model.objective.reward_scale": 10.0,
+        "model.objective.kl.global_prior": 0.0,
+        "model.objective.kl.overshoots": False,
+        "agent.init_std": 1.0,
+        "agent.discount": 1.0,
+        "agent.warm_start": False,
+        "agent.futures": "own",
+        "training.explore_noise": 0.3,
+        "training.belief_sample": True,
+        "training.sampling": "episodes",
+        "model_optimiser": OptimiserConfig(learning_rate=1e-3, eps=1e-4, clip=1000.0),
+    },
+    (f"{WALKER}-pixels-v0", "dreamer-v1"): {  # specs/dreamer.md A.3 to A.7
+        "model.encoder.bits": 8,
+        "agent.policy": TanhNormalConfig(5.0, 5.0, 1e-4),
+        "agent.indexing": "v1",
+        "agent.slow_critic": None,
+        "agent.reward_scale": 1.0,
+        "training.pretrain": 100,
+        "training.explore_noise": 0.3,
+        "training.sampling": "episodes",
+    }
+    | {name: OptimiserConfig(learning_rate=rate, eps=1e-7, clip=100.0) for name, rate in zip(THREE_ADAMS, (6e-4, 8e-5, 8e-5))},
+    (CAR, "dreamer-v1"): {"model.objective.continue_scale": 10.0, "model.heads.discount_in_target": 0.99},
+    (f"{WALKER}-pixels-v0", "dreamer-v2"): {  # B.2 to B.6
+        "model.heads.reward_transform": "none",
+        "agent.policy": TruncatedNormalConfig(0.1),
+        "agent.indexing": "v2",
+        "agent.slow_critic": SlowCopy(100),
+        "agent.critic_target": "slow",
+        "agent.unimix": 0.0,
+        "training.pretrain": 100,
+        "training.capacity": 2_000_000,
+        "training.explore_noise": 0.0,
+    }
+    | {
+        name: OptimiserConfig(learning_rate=rate, eps=1e-5, clip=100.0, weight_decay=1e-6)
+        for name, rate in zip(THREE_ADAMS, (3e-4, 8e-5, 8e-5))
+    },
+    (PONG, "dreamer-v2"): {
+        "model.heads.reward_transform": "tanh",
+        "model.heads.discount_in_target": 0.999,
+        "model.objective.continue_scale": 5.0,
+        "training.pretrain": 1,
+    },
+    ("CartPole-v1", "dreamer-v2"): {"model.objective.continue_scale": 1.0, "agent.entropy": 2e-3},
+    (f"{WALKER}-v0", "dreamer-v3"): {  # C.2 to C.8
+        "model.core.latent.unimix": 0.01,
+        "model.core.cell.blocks": 8,
+        "model.core.prior_layers": 2,
+        "model.core.posterior_layers": 1,
+        "model.core.norm": "rms",
+        "model.encoder.symlog": True,
+        "model.heads.decoder.likelihood": "squared",
+        "model.heads.reward_distribution": "two-hot",
+        "model.heads.discount_in_target": 1.0 - 1.0 / 333.0,
+        "agent.policy": BoundedNormalConfig(0.1, 1.0),
+        "agent.unimix": 0.01,
+        "agent.indexing": "v3",
+        "agent.reinforce": 1.0,
+        "agent.critic_distribution": "two-hot",
+        "agent.actor_output_scale": 0.01,
+        "agent.critic_output_scale": 0.0,
+        "agent.return_scale": PercentileScale(0.01, 0.05, 0.95, 1.0),
+        "agent.slow_critic": SlowAverage(0.02, 1.0),
+        "agent.critic_target": "fast",
+        "agent.replay_value": 0.3,
+        "training.env_steps": 500_000,
+        "training.capacity": 5_000_000,
+        "training.carry": "stored",
+        "training.online_queue": True,
+        "training.updates_joint": True,
+        "model_optimiser": OptimiserConfig("laprop", 4e-5, 1e-20, None, 0.3, 0.0, 1000),
+    },
+}
+
+
+@pytest.mark.parametrize(("env_id", "preset"), UNSEEN_IN_TABLES)
+def test_the_other_numbers_are_the_papers_too(env_id, preset):
+    _, chosen = _world(env_id, preset)
+    expected = UNSEEN_IN_TABLES[env_id, preset]
+    assert {path: attrgetter(path)(chosen) for path in expected} == expected
