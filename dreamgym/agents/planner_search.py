@@ -157,6 +157,11 @@ class DreamScorer:
     reward_fn: RewardFunction | None = None
     value: ValueFunction | None = None
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the guard may halt or charge."""
+        return self.guard.halts or self.guard.uncertainty_penalty > 0.0
+
     def scores(self, state: Any, candidates: Tensor, seeds: Tensor, iteration: int) -> Tensor:
         """Predicted return [B,J] of candidates [B,J,H,A] from states [B]; NaN counts as minus infinity. seeds [B] int64."""
         B, J = candidates.shape[:2]
@@ -183,15 +188,14 @@ class DreamScorer:
     def _judge(self, state: Any) -> tuple[Tensor, Tensor | float]:
         """Reward of the states arrived at [N], and discount times the chance that they are not the end."""
         model, guard = self.model, self.guard
-        guarded = guard.halts or guard.uncertainty_penalty > 0.0
-        if self.reward_fn is not None and not self.continue_aware and not guarded:
+        if self.reward_fn is not None and not self.continue_aware and not self.guarded:
             return self.reward_fn(model, state).float(), self.discount
         prediction = model.predict(state)
         if self.reward_fn is not None:
             prediction = replace(prediction, reward=self.reward_fn(model, state))
         reward = prediction.reward
         going_on = prediction.continue_prob.float() if self.continue_aware else torch.ones_like(reward, dtype=torch.float32)
-        if guarded:
+        if self.guarded:
             reward, halted = guard.judge(model, state, prediction, going_on < 0.5, torch.ones_like(reward, dtype=torch.int64))
             going_on = going_on.masked_fill(halted, 0.0)
         return reward.float(), going_on * self.discount

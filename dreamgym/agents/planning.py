@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -131,14 +131,8 @@ class Planner(ABC):
         value: ValueFunction | None = None,
     ) -> None:
         self.model, self._settings = model, config
-        guard = Guard.of(
-            model,
-            max_uncertainty=config.max_uncertainty,
-            uncertainty_penalty=config.uncertainty_penalty,
-            range_guard=config.range_guard,
-        )
         self.scorer = DreamScorer(
-            model, guard, config.discount, config.continue_aware, config.futures, config.max_rows, reward_fn, value
+            model, self._guard(), config.discount, config.continue_aware, config.futures, config.max_rows, reward_fn, value
         )
         self.family = self._family()
         self.iterations = config.iterations
@@ -159,6 +153,8 @@ class Planner(ABC):
         Raises NonFiniteDreamError if every candidate of an environment scored NaN or minus infinity.
         """
         config, seeds = self._settings, key.seeds(_SEARCH)
+        if self.scorer.guarded:  # while the model learns, its lowest reward falls
+            self.scorer = replace(self.scorer, guard=self._guard())
         device = seeds.device
         proposal = self._start(key, memory)
         wishes = self._policy_sequences(state, seeds)
@@ -181,6 +177,16 @@ class Planner(ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.json").write_text(json.dumps({"kind": self.kind, "config": write_config(self._settings)}, indent=2) + "\n")
+
+    def _guard(self) -> Guard:
+        """As the model stands now."""
+        config = self._settings
+        return Guard.of(
+            self.model,
+            max_uncertainty=config.max_uncertainty,
+            uncertainty_penalty=config.uncertainty_penalty,
+            range_guard=config.range_guard,
+        )
 
     def _start(self, key: StepKey, memory: Plan | None) -> Proposal:
         fresh = self.family.start(len(key.step), self._settings.horizon, key.step.device)

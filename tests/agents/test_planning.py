@@ -345,6 +345,16 @@ def test_the_guard_halts_plans_as_it_halts_dreams() -> None:
     assert CEM(world, replace(QUICK, max_uncertainty=1.0)).plan(start, key).max() <= 0.15
 
 
+def test_the_guard_knows_the_lowest_reward_that_a_learning_model_has_seen_since() -> None:
+    world, outside = CounterWorld(bound=100.0, data_range=1.0), PointState(torch.full((1, 1), 50.0))
+    world.reward_low = -1.0
+    planner = CEM(world, replace(QUICK, range_guard=True))
+    before = planner.search(outside, StepKey.of(0, 1)).score
+    world.reward_low = -5.0
+    assert float(before) < 0.0
+    torch.testing.assert_close(planner.search(outside, StepKey.of(0, 1)).score, 5.0 * before)
+
+
 def test_futures_are_own_shared_or_none() -> None:
     world, seeds = Lottery(), torch.tensor([3, 4])
     candidates = torch.zeros(2, 50, 3, 1)
