@@ -11,7 +11,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -50,12 +51,24 @@ def read_agent(folder: Path, config_class: type[Config], build: Callable[[int, C
     size = _read(int, written["feature_size"], "feature_size")
     if not 1 <= size <= 2**20:
         raise InvalidModelError(f"agent.json: feature_size is {size}; expected 1 to {2**20}.")
-    agent = build(size, read_config(config_class, written["config"]))
+    config = read_config(config_class, written["config"])
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in build(size, config).state_dict().items()}
     try:
+        with safe_open(weights, "pt") as opened:
+            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no dict
+        if found != expected:  # before anything of that size is allocated
+            raise RuntimeError(_first_difference(found, expected))
+        agent = build(size, config)
         agent.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise InvalidModelError(f"agent.safetensors does not fit agent.json and this model's actions: {str(error)[:500]}") from error
     return agent
+
+
+def _first_difference(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
+    name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return f"{name} has shape {found.get(name, 'none')}, expected {expected.get(name, 'none')}"
 
 
 def write_config(config: Any) -> dict[str, Any]:

@@ -84,6 +84,15 @@ def test_a_description_that_is_far_too_long_is_not_parsed(tmp_path):
         ActorCritic.load(tmp_path, spec)
 
 
+def test_a_few_bytes_do_not_order_a_network_of_68_gigabytes(tmp_path):
+    spec = PointMass().spec
+    ActorCritic(spec, 2, dreamer_v2(units=8)).save(tmp_path)
+    _touch(tmp_path, lambda content: content.update(feature_size=2**20))
+    _touch(tmp_path, lambda content: content["config"]["actor"].update(units=16384))
+    with pytest.raises(InvalidModelError, match=r"has shape \(8,.*\), expected \(16384,"):
+        ActorCritic.load(tmp_path, spec)
+
+
 def test_another_envs_agent_is_refused(tmp_path):
     ActorCritic(PointMass("classes").spec, 2, dreamer_v2(units=8)).save(tmp_path)
     with pytest.raises(InvalidModelError, match="does not fit"):
