@@ -21,8 +21,8 @@ class KLConfig:
     KL(q || N(0,1)) (for classes: to uniform), which has no floor. overshooting_distance is D, the longest open-loop prediction held
     against its posterior; 1 adds nothing (models/overshooting.py).
 
-    Defaults: Dreamer V1 (specs/dreamer.md A.4) but for free_mode: "element" is PlaNet's, whose max(0, KL - 3) has the gradient of
-    max(3, KL), "mean" V1's in TensorFlow 2. V2: (0.8 b, 0.2 b), "mean" (B.2). V3: (1.0, 0.1), free_nats 1, "element" (C.5).
+    Defaults: Dreamer V1 in TensorFlow 2 (specs/dreamer.md A.4). PlaNet's free_mode is "element": its max(0, KL - 3) has the gradient
+    of max(3, KL). V2: (0.8 b, 0.2 b), "mean" (B.2). V3: (1.0, 0.1), free_nats 1, "element" (C.5).
     """
 
     dynamics: float = 1.0

@@ -88,7 +88,7 @@ class AutoencoderLearner:
 
 
 class ModelLearner:
-    """Trains core and heads on sequences; keeps the last batch's posterior states for the agent to start from."""
+    """Trains core and heads on sequences; `step` hands the posterior states on, for the agent to start from."""
 
     def __init__(self, model: WorldModel, preset: Preset, randomness: Randomness) -> None:
         self.model, self.preset, self.settings = model, preset, preset.model_training

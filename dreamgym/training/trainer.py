@@ -63,7 +63,7 @@ class Candidate:
 
 
 class Trainer:
-    """Owns everything a run changes. `run` walks through the stages; `progress` = (stage, step) says where it stands."""
+    """Owns everything a run changes. `run` walks through the stages; (stage, step) says where it stands."""
 
     def __init__(
         self,
