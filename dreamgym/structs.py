@@ -35,6 +35,7 @@ __all__ = [
     "StartBank",
     "TensorStruct",
     "map_obs",
+    "sent",
 ]
 
 Action: TypeAlias = "NDArray[Any] | int"
@@ -51,6 +52,13 @@ def map_obs(function: Callable[[In], Out], obs: In | dict[str, In]) -> Out | dic
     if isinstance(obs, dict):
         return {name: function(value) for name, value in obs.items()}
     return function(obs)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. A GPU is sent it from pinned memory, so that nobody waits for what the GPU was told to do before."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)  # strided rows would be copied once more, to pageable memory
 
 
 class TensorStruct:
@@ -87,6 +95,10 @@ class TensorStruct:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast, as Tensor.to."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def sent(self, device: torch.device) -> Self:
+        """`sent`, for every tensor."""
+        return self.map(lambda tensor: sent(tensor, device))
 
     def detach(self) -> Self:
         """Cut the autograd graph."""

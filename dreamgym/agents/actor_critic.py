@@ -19,7 +19,7 @@ from dreamgym.agents.returns import PercentileScale, ReturnScale, lambda_returns
 from dreamgym.models.guard import Guard
 from dreamgym.nn.networks import MLPConfig
 from dreamgym.nn.policies import ActionDistribution, BoundedNormalConfig, OneHotFamily, TanhNormalConfig, TruncatedNormalConfig
-from dreamgym.structs import SequenceBatch, Spec
+from dreamgym.structs import SequenceBatch, Spec, sent
 
 __all__ = ["ActorCritic", "ActorCriticConfig"]
 
@@ -184,7 +184,7 @@ class ActorCritic(nn.Module):
         start = start.detach()
         _, like = start.items()[0]
         noise = torch.rand(len(like), config.horizon, model.noise_lanes + self.spec.action_size, generator=generator)
-        noise = noise.to(like.device).clamp_(1e-6, 1.0 - 1e-6)
+        noise = sent(noise, like.device).clamp_(1e-6, 1.0 - 1e-6)
         with frozen(model, self.critic) if dynamics else frozen():
             lived = dream(model, self.actor, start, guard, noise, dynamics=dynamics, start_alive=start_alive)
             value = self._bootstrap(lived) if dynamics else None

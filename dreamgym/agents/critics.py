@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,8 @@ class SlowCritic(nn.Module):
         self.config = config
         self.critic = copy.deepcopy(critic).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self._counted: int | None = 0  # the same number on the host, since asking a GPU for it would wait; None where it is not known
+        self.register_load_state_dict_post_hook(_forget_count)
 
     def forward(self, features: Tensor) -> Tensor:
         """Values [...] of features [..., F]; differentiable in the features."""
@@ -90,8 +92,14 @@ class SlowCritic(nn.Module):
     @torch.no_grad()
     def follow(self, critic: Critic) -> None:
         """Count one update of the critic, and move."""
+        self._counted = 1 + (int(self.updates) if self._counted is None else self._counted)
         self.updates += 1
-        if isinstance(self.config, SlowCopy) and int(self.updates) % self.config.every != 0:
+        if isinstance(self.config, SlowCopy) and self._counted % self.config.every != 0:
             return
         rate = self.config.rate if isinstance(self.config, SlowAverage) else 1.0
         torch._foreach_lerp_(list(self.critic.parameters()), list(critic.parameters()), rate)
+
+
+def _forget_count(slow: Any, _: Any) -> None:
+    """Weights were loaded, and the count with them."""
+    slow._counted = None

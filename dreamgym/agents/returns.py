@@ -107,18 +107,19 @@ class ReturnScale(nn.Module):
 
     low: Tensor
     high: Tensor
+    _shares: Tensor
 
     def __init__(self, config: PercentileScale) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
+        self.register_buffer("_shares", torch.tensor([config.low, config.high]), persistent=False)  # made anew, a GPU would be waited for
 
     @torch.no_grad()
     def update(self, returns: Tensor) -> Tensor:
         """Take a batch of returns into account, whatever its shape; the scale [] to divide by from now on: max(floor, high - low)."""
-        shares = torch.tensor([self.config.low, self.config.high], device=returns.device)
-        low, high = torch.quantile(returns.detach().float().flatten(), shares)
+        low, high = torch.quantile(returns.detach().float().flatten(), self._shares)
         self.low.lerp_(low, self.config.rate)
         self.high.lerp_(high, self.config.rate)
         return (self.high - self.low).clamp(min=self.config.floor)

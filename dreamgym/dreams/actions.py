@@ -80,7 +80,7 @@ class ActionReader:
         else:
             valid = torch.nan_to_num(actions, posinf=0.0, neginf=0.0)
             bad = ~torch.isfinite(actions).flatten(1).all(1)
-        return self._spec.to_model_action(valid), bad if ignored is None else bad & ~ignored
+        return self._spec.to_model_action(valid), bad if ignored is None else bad & ~ignored.to(bad.device)
 
     def _invalid(self, array: NDArray[Any]) -> NDArray[np.bool_]:
         return (array < self._low) | (array > self._high) if self._classes else ~np.isfinite(array)

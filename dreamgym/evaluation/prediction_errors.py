@@ -30,6 +30,7 @@ def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5) -> dic
     `open_loop_errors`. Raises ValueError unless T > context.
     """
     _check(rows, context, 1)
+    rows = rows.to(_home(model))
     found = _Errors(model, rows, _yardsticks(rows))
     with torch.inference_mode(), _evaluating(model):
         state = model.initial(len(rows.reward))
@@ -63,6 +64,7 @@ def open_loop_errors(
     A quantity that is undefined is None.
     """
     _check(rows, context, min(horizons))
+    rows = rows.to(_home(model))
     B, T = rows.reward.shape
     yardsticks = _yardsticks(rows)
     wanted = [horizon for horizon in sorted(set(horizons)) if context - 1 + horizon < T]
@@ -211,8 +213,12 @@ def _observe(model: Any, state: Any, rows: SequenceBatch, t: int) -> Any:
 
 
 def _mean_noise(model: Any, rows: int) -> Tensor:
+    return torch.full((rows, model.noise_lanes), 0.5, device=_home(model))
+
+
+def _home(model: Any) -> torch.device:
     like = next(model.parameters(), None) if hasattr(model, "parameters") else None
-    return torch.full((rows, model.noise_lanes), 0.5, device=like.device if like is not None else "cpu")
+    return torch.device("cpu") if like is None else like.device
 
 
 def _pair(guess: Tensor, real: Tensor, counts: Tensor) -> NDArray[Any]:

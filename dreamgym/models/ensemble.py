@@ -6,6 +6,7 @@ their means is the disagreement. Sources: PETS (Chua et al. 2018), MBPO (Janner 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -144,6 +145,11 @@ def bootstrap_weights(index: Tensor, members: int) -> Tensor:
     zero = torch.zeros_like(index)
     bits = hash_counters(index, zero, zero, members).t().contiguous()
     uniforms = ((bits >> 40) & 0xFFFFFF).float() / 2.0**24
-    # Cumulative Poisson(1) up to 4; the tail beyond carries 0.4 % and is folded into 5.
-    thresholds = torch.tensor([0.36788, 0.73576, 0.91970, 0.98101, 0.99634], device=index.device)
-    return torch.bucketize(uniforms, thresholds).float()
+    return torch.bucketize(uniforms, _poisson_thresholds(index.device)).float()
+
+
+@functools.lru_cache(maxsize=16)
+def _poisson_thresholds(device: torch.device) -> Tensor:
+    """Cumulative Poisson(1) up to 4; the tail beyond carries 0.4 % and is folded into 5. Kept, since copying it to a GPU would wait."""
+    with torch.inference_mode(False):  # a tensor born in inference mode could never meet autograd again
+        return torch.tensor([0.36788, 0.73576, 0.91970, 0.98101, 0.99634], device="cpu").to(device)

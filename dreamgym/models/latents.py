@@ -197,7 +197,9 @@ class CategoricalLatent:
         The statistics hold mixed probabilities, so the uniform share comes off first; what is left of a class below 1e-6 of that
         share is rounding, and counts as nothing.
         """
-        temperature = torch.as_tensor(temperature, dtype=probs.dtype, device=probs.device).unsqueeze(-1)  # [B,1], or [1]
+        # A number is filled in where the probabilities are: copied there, a GPU would be waited for in every step.
+        temperature = temperature.to(probs) if isinstance(temperature, Tensor) else probs.new_full((), temperature)
+        temperature = temperature.unsqueeze(-1)  # [B,1], or [1]
         logits = (probs - self.unimix / self.classes * (1.0 + 1e-6)).clamp(min=1e-30).log()
         noise = torch.where(temperature > 0.0, noise, torch.full_like(noise, 0.5))
         return self._mix(_softmax(logits / temperature.clamp(min=1e-4).unsqueeze(-1))), noise

@@ -62,7 +62,7 @@ def overshooting_noise(noise: Tensor, distance: int) -> Tensor:
     A lane of exactly 0.5 stays 0.5: it asks for the mean.
     """
     B, T, lanes = noise.shape
-    ends = noise[..., [0, -1]].float().view(torch.int32).to(torch.int64)
+    ends = torch.stack([noise[..., 0], noise[..., -1]], -1).float().view(torch.int32).to(torch.int64)
     seed = (ends[..., 0] << 32).bitwise_xor_(ends[..., 1])[:, : T - distance]
     place = torch.arange(B * T, device=noise.device).view(B, T)[:, : T - distance]
     drawn = uniform(seed, place, torch.full_like(seed, distance), lanes)

@@ -45,22 +45,22 @@ class LaProp(Optimizer):
                 self._update(params, t, group)
         return loss
 
-    def _by_age(self, params: list[nn.Parameter]) -> dict[float, list[Tensor]]:
+    def _by_age(self, params: list[nn.Parameter]) -> dict[int, list[Tensor]]:
         """Parameters with gradients, by the number of this step; they differ only where some went without gradients for a while."""
-        ages: dict[float, list[Tensor]] = defaultdict(list)
+        ages: dict[int, list[Tensor]] = defaultdict(list)
         for parameter in params:
             if parameter.grad is None:
                 continue
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())  # on the CPU, so that reading it waits for no GPU
+                state["step"] = 0  # no tensor: reading one could wait for a GPU, where a checkpoint was loaded to
                 state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["step"] += 1
-            ages[float(state["step"])].append(parameter)
+            state["step"] = int(state["step"]) + 1  # checkpoints used to hold a tensor
+            ages[state["step"]].append(parameter)
         return ages
 
-    def _update(self, params: list[Tensor], t: float, group: dict[str, Any]) -> None:
+    def _update(self, params: list[Tensor], t: int, group: dict[str, Any]) -> None:
         (beta1, beta2), eps = group["betas"], group["eps"]
         gradients: list[Tensor] = [parameter.grad for parameter in params]  # type: ignore[misc]
         mean = [self.state[parameter]["exp_avg"] for parameter in params]

@@ -252,7 +252,7 @@ class OnlineTrainer:
         for _ in range(updates):
             number = self.counters.updates
             batch = self.sampler.draw(self.randomness.numpy("online rows", number))
-            index, batch = batch.index, batch.to(self.model.device)
+            index = batch.index
             if self.latents is None:
                 metrics, _ = self.learner.update(batch, None, number, rate=self._rate)
             else:
@@ -261,6 +261,8 @@ class OnlineTrainer:
                 self.latents.write(index[:, 1:], states)
             self.counters.updates += 1
             self._account(metrics)
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)  # the next action waits for it anyway, and would be charged for it
         self._rates.learning += time.monotonic() - began
 
     @property

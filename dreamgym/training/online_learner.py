@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dreamgym.models.guard import Guard
 from dreamgym.models.objectives import Losses
 from dreamgym.models.world_model import WorldModel
 from dreamgym.nn.optimisers import LaProp, adaptive_clip_
-from dreamgym.structs import SequenceBatch
+from dreamgym.structs import SequenceBatch, sent
 from dreamgym.training.learners import Randomness
 from dreamgym.training.online_config import OnlinePreset, OptimiserConfig
 
@@ -75,6 +76,14 @@ class GradientStep:
         self.optimiser.load_state_dict(saved["optimiser"])
 
 
+@dataclass(frozen=True)
+class _Starts:
+    """Numbers of the flattened rows to dream from, drawn with replacement where they are some (None: all), and what draws on."""
+
+    rows: Tensor | None
+    generator: torch.Generator
+
+
 class OnlineLearner:
     """Owns the optimisers. A planner has nothing to learn; an actor-critic learns apart from the model or, as DreamerV3, with it."""
 
@@ -96,27 +105,30 @@ class OnlineLearner:
             self.steps["critic"] = GradientStep(list(agent.critic.parameters()), preset.critic_optimiser)
 
     def update(self, batch: SequenceBatch, carry: Any, number: int, *, rate: float = 1.0) -> tuple[dict[str, Tensor], Any]:
-        """Update `number` from rows [B,T] on the model's device, whose windows begin from states `carry` [B] (None: empty).
+        """Update `number` from rows [B,T], best on the CPU, whose windows begin from states `carry` [B] (None: empty).
 
         rate multiplies all learning rates.
 
         Returns the loss terms and the posterior states [B,T], detached. What is drawn depends on the run's seed and `number` alone.
         """
         B, T = batch.reward.shape
+        starts = self._starts(batch, number) if self.learns_to_act else None
+        batch = batch.sent(self.model.device)
         noise = torch.rand(B, T, self.model.noise_lanes, generator=self.randomness.torch("online model", number))
         with self._autocast():
-            losses = self.model.loss(batch, noise.to(self.model.device).clamp_(1e-6, 1.0 - 1e-6), carry)
+            losses = self.model.loss(batch, sent(noise, self.model.device).clamp_(1e-6, 1.0 - 1e-6), carry)
         metrics = {name: part.detach() for name, part in (losses.parts | losses.metrics).items()}
         states = losses.states.detach()
         if self.settings.updates_joint:
-            return metrics | self._update_together(losses, states, batch, number, rate), states
+            assert starts is not None
+            return metrics | self._update_together(losses, states, batch, starts, rate), states
         metrics["model_norm"] = self.steps["model"].minimise(losses.total, rate=rate)
-        if self.learns_to_act:
-            metrics |= self._update_agent(states, batch, number, rate)
+        if starts is not None:
+            metrics |= self._update_agent(states, batch, starts, rate)
         return metrics, states
 
-    def _update_agent(self, states: Any, batch: SequenceBatch, number: int, rate: float) -> dict[str, Tensor]:
-        behaviour = self._dream(states, batch, number)
+    def _update_agent(self, states: Any, batch: SequenceBatch, starts: _Starts, rate: float) -> dict[str, Tensor]:
+        behaviour = self._dream(states, batch, starts)
         norms = {
             "actor_norm": self.steps["actor"].minimise(behaviour.actor, rate=rate),
             "critic_norm": self.steps["critic"].minimise(behaviour.critic, rate=rate),
@@ -124,9 +136,9 @@ class OnlineLearner:
         self.agent.update_slow_critic()
         return behaviour.metrics | norms
 
-    def _update_together(self, losses: Losses, states: Any, batch: SequenceBatch, number: int, rate: float) -> dict[str, Tensor]:
+    def _update_together(self, losses: Losses, states: Any, batch: SequenceBatch, starts: _Starts, rate: float) -> dict[str, Tensor]:
         """One backward pass over everything; the critic's loss on replayed rows reaches the model (DreamerV3, specs/dreamer.md C.6)."""
-        behaviour = self._dream(states, batch, number)
+        behaviour = self._dream(states, batch, starts)
         total, metrics = losses.total + behaviour.total, behaviour.metrics
         if self.agent.config.replay_value > 0.0:
             with self._autocast():
@@ -137,31 +149,30 @@ class OnlineLearner:
         self.agent.update_slow_critic()
         return metrics
 
-    def _dream(self, states: Any, batch: SequenceBatch, number: int) -> BehaviourLosses:
+    def _dream(self, states: Any, batch: SequenceBatch, starts: _Starts) -> BehaviourLosses:
         """What the agent learns from dreams that begin in `states` [B,T]; nothing of it reaches the model."""
-        generator = self.randomness.torch("online agent", number)
         alive = (~batch.is_terminal & batch.valid).flatten()
-        chosen = self._starts(batch, generator)
         start = states.flatten()
-        if chosen is not None:
+        if starts.rows is not None:
+            chosen = sent(starts.rows, alive.device)
             start, alive = start[chosen], alive[chosen]
         with self._autocast():
-            losses: BehaviourLosses = self.agent.losses(self.model, start, self._guard(), generator, start_alive=alive)
+            losses: BehaviourLosses = self.agent.losses(self.model, start, self._guard(), starts.generator, start_alive=alive)
         return losses
 
-    def _starts(self, batch: SequenceBatch, generator: torch.Generator) -> Tensor | None:
-        """Numbers of the flattened rows to dream from, `starts` of them drawn with replacement; None for all.
+    def _starts(self, batch: SequenceBatch, number: int) -> _Starts:
+        """Where update `number` dreams from, in rows still on the host: a GPU would be waited for to count those allowed.
 
         V1 scores no start, so from ends, from where nothing follows, it must not begin; V2 and V3 give such starts no weight.
         """
-        count = self.settings.starts
+        count, generator = self.settings.starts, self.randomness.torch("online agent", number)
         if self.agent.config.indexing != "v1":
             rows = batch.reward.numel()
-            return None if count is None else torch.randint(rows, (count,), generator=generator).to(batch.reward.device)
+            return _Starts(None if count is None else torch.randint(rows, (count,), generator=generator), generator)
         allowed = torch.nonzero((~batch.is_last & batch.valid).flatten()).squeeze(-1)
         if count is None:
-            return allowed
-        return allowed[torch.randint(len(allowed), (count,), generator=generator).to(allowed.device)]
+            return _Starts(allowed, generator)
+        return _Starts(allowed[torch.randint(len(allowed), (count,), generator=generator)], generator)
 
     def _guard(self) -> Guard:
         if self._idle_guard is not None:
