@@ -61,7 +61,7 @@ def one_step_disagreement(model: WorldModel, batch: SequenceBatch) -> Tensor:
     before = states[:, :-1].flatten()
     action = batch.prev_action[:, 1:].flatten(0, 1)
     noise = torch.full((len(action), model.noise_lanes), 0.5, device=model.device)
-    return model.heads.disagreement(model.step(before, action, noise))[inside]
+    return model.disagreement(model.step(before, action, noise))[inside]
 
 
 @torch.no_grad()

@@ -4,14 +4,16 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from dreamgym.models.calibration import calibrate_uncertainty, filter_episode, one_step_disagreement
 from dreamgym.models.imagination import imagine, observe_sequence
 from dreamgym.models.latents import CategoricalLatent, GaussianLatent
 from dreamgym.models.rssm import RSSM, BlockGRUConfig, GRUConfig, LayerNormGRUConfig, RSSMConfig, RSSMState
 from dreamgym.noise import uniform
-from tests.models.builders import K, echo_world, noise_for, tiny_rssm
+from tests.models.builders import K, echo_world, noise_for, tiny_dreamer, tiny_rssm
 
 LATENTS = {
     "softplus": GaussianLatent(size=6),
@@ -376,3 +378,16 @@ def test_a_belief_of_nan_ends_with_its_episode():
     noise, is_first = torch.full((2, core.noise_lanes), 0.5), torch.tensor([True, False])
     state, _ = core.observe(lost, torch.full((2, 2), float("nan")), torch.ones(2, 3), is_first, noise)
     assert torch.isfinite(state.deter[0]).all() and torch.isnan(state.deter[1]).all()
+
+
+def test_the_uncertainty_of_several_priors_is_calibrated_by_their_own_spread():
+    model = tiny_dreamer(prior_members=3)
+    batch = echo_world(64, 7, seed=5)
+    calibrate_uncertainty(model, [batch])
+    spread = one_step_disagreement(model, batch)
+    assert float(model.uncertainty_median) == pytest.approx(float(spread.median()), rel=1e-3) and float(spread.median()) > 1e-3
+    uncertainty = ((spread - model.uncertainty_median) / model.uncertainty_scale).numpy()
+    assert float(np.quantile(uncertainty, 0.995)) == pytest.approx(1.0, abs=1e-3)
+    states = filter_episode(model, batch)[0].flatten()
+    noise = torch.full((len(states.deter), model.noise_lanes), 0.5)
+    assert float(model.predict(model.step(states, batch.prev_action.flatten(0, 1), noise)).uncertainty.detach().max()) < 5.0
