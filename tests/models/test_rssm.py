@@ -382,10 +382,10 @@ def test_a_belief_of_nan_ends_with_its_episode():
 
 def test_the_uncertainty_of_several_priors_is_calibrated_by_their_own_spread():
     model = tiny_dreamer(prior_members=3)
-    batch = echo_world(64, 7, seed=5)
+    batch = replace(echo_world(64, 7, seed=5), embed=None)  # its embeddings are another model's
     calibrate_uncertainty(model, [batch])
     spread = one_step_disagreement(model, batch)
-    assert float(model.uncertainty_median) == pytest.approx(float(spread.median()), rel=1e-3) and float(spread.median()) > 1e-3
+    assert float(model.uncertainty_median) == pytest.approx(float(spread.quantile(0.5)), rel=1e-5) and float(spread.min()) > 0.0
     uncertainty = ((spread - model.uncertainty_median) / model.uncertainty_scale).numpy()
     assert float(np.quantile(uncertainty, 0.995)) == pytest.approx(1.0, abs=1e-3)
     states = filter_episode(model, batch)[0].flatten()
