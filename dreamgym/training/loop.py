@@ -13,6 +13,7 @@ import torch
 
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env, make_spec
+from dreamgym.hub.spaces import encode_space
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Preprocess, Spec
 from dreamgym.training.online import OnlineTrainer
@@ -73,7 +74,7 @@ def fit(
     left as they then stand, metrics["finished"] is False, and the same call made again goes on exactly where this one stopped.
 
     Raises ValueError for an unknown preset or size, spaces that do not fit, a budget that the papers' random prefill would use up, or
-    a folder that holds a different run; NonFiniteLossError where training meets NaN.
+    a folder that holds a different run; TypeError for spaces that no model folder can hold; NonFiniteLossError where training meets NaN.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here; pass device='cpu'.")
@@ -91,6 +92,8 @@ def fit(
     folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
     with torch.device("meta"):
         WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
+    for space in (spec.observation_space, spec.action_space):
+        encode_space(space)  # and so does a world whose model could not be saved at the end
     if env is not None and isinstance(chosen, OnlinePreset):
         _check_budget(chosen, spec)
     described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}

@@ -228,6 +228,21 @@ def test_a_budget_that_random_actions_use_up_is_refused_before_anything_is_writt
     assert not (tmp_path / "run").exists()
 
 
+class Switches(Squares):
+    """Two switches of a type that no model folder holds."""
+
+    action_space = spaces.MultiDiscrete([2, 2], dtype=np.int32)
+
+
+gym.register("DreamgymTests/Switches-v0", entry_point=Switches, max_episode_steps=40)
+
+
+def test_a_world_whose_model_could_not_be_saved_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TypeError, match="cannot be stored"):
+        fit("DreamgymTests/Switches-v0", tiny_vae_rssm(), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(ValueError, match=r"dreamer-v1, .*ensemble, planet, vae-rssm"):
         fit("Pendulum-v1", "dreamer-v9")
