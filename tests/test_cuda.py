@@ -1,6 +1,6 @@
-"""What a GPU would mind: tensors of two devices in one operation, and waiting for values. Checked with and without a GPU.
+"""What a GPU minds: tensors of two devices in one operation, and waiting for values. Checked without a GPU, and again on one.
 
-Without one, torch's "meta" device stands in, whose tensors have shapes and no numbers. The model lives there, batches come from the CPU,
+Without, torch's "meta" device stands in, whose tensors have shapes and no numbers. The model lives there, batches come from the CPU,
 and an operation that mixes the two fails here as it would on a GPU. So does whatever makes a program wait for its GPU: asking for a
 value (float, bool, nonzero), or making a small tensor there from Python numbers.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import dreamgym
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.belief import StepKey
 from dreamgym.agents.planning import CEM, MPPI, CEMConfig, MPPIConfig
@@ -32,9 +34,12 @@ from dreamgym.models.objectives import DreamerObjective
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, Spec, map_obs
 from dreamgym.training.learners import Randomness
+from dreamgym.training.online import OnlineTrainer
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_learner import OnlineLearner
 from dreamgym.training.online_presets import ONLINE_PRESETS, online_preset
+from dreamgym.training.presets import PRESETS
+from tests.training.online_toys import ClassLine, Line, spec_of, tiny_planet, tiny_preset, tiny_v3
 
 PRETENDED = torch.device("meta")
 B, T = 2, 3
@@ -113,14 +118,18 @@ def _batch(spec: Spec) -> SequenceBatch:
     """Rows as a replay gives them: on the CPU."""
     flags = {name: torch.zeros(B, T, dtype=torch.bool) for name in ("is_first", "is_last", "is_terminal")}
     flags["valid"] = ~flags["is_first"]
-    parts = {name: torch.zeros(B, T, *(part.shape or ()), dtype=_dtype(part)) for name, part in spec.observation_parts.items()}
+    parts = {name: _seen(part) for name, part in spec.observation_parts.items()}
     obs = parts if isinstance(spec.observation_space, spaces.Dict) else parts["obs"]
     action, index = torch.zeros(B, T, spec.action_size), torch.zeros(B, T, dtype=torch.int64)
     return SequenceBatch(obs=obs, prev_action=action, reward=torch.zeros(B, T), index=index, **flags)
 
 
-def _dtype(space: Any) -> torch.dtype:
-    return {"u": torch.uint8, "i": torch.int64, "f": torch.float32}[np.dtype(space.dtype).kind]
+def _seen(space: Any) -> Tensor:
+    """Observations [B,T,...] of one part, always the same."""
+    rng, shape = np.random.default_rng(0), (B, T, *(space.shape or ()))
+    if isinstance(space, spaces.Discrete):
+        return torch.from_numpy(rng.integers(space.start, space.start + space.n, shape))
+    return torch.from_numpy(rng.integers(256, size=shape).astype(np.uint8) if space.dtype == np.uint8 else rng.random(shape, np.float32))
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -164,6 +173,17 @@ def test_other_objectives_keep_to_one_device(objective):
         assert model.loss(_batch(model.spec).to(PRETENDED), noise).total.device == PRETENDED
 
 
+@pytest.mark.parametrize(("name", "world"), [("ensemble", "vector"), ("vae-rssm", "pixels")])
+def test_the_staged_models_keep_to_one_device(name, world):
+    with torch.device("meta"):
+        model = WorldModel(WORLDS[world], PRESETS[name].model)
+    noise = torch.rand(B, T, model.noise_lanes).to(PRETENDED)
+    with watched():
+        losses = model.loss(_batch(model.spec).to(PRETENDED), noise)
+        torch.autograd.grad(losses.total, model.trainable_parameters(), allow_unused=True)
+    assert losses.total.device == PRETENDED
+
+
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("config", [CEMConfig, MPPIConfig])
 def test_planning_keeps_to_one_device(config, world, monkeypatch):
@@ -187,7 +207,8 @@ def test_planning_keeps_to_one_device(config, world, monkeypatch):
 @pytest.mark.parametrize("name", ONLINE_PRESETS)
 def test_a_dream_keeps_to_one_device_and_waits_for_nothing(name, world, temperature):
     model = _model(_preset(name, world), world)
-    engine = DreamEngine(model, 3, uncertainty_penalty=0.5, temperature=temperature, termination="sample")
+    guard: dict[str, Any] = {"uncertainty_penalty": 0.5, "max_uncertainty": 2.0, "range_guard": True}
+    engine = DreamEngine(model, 3, temperature=temperature, termination="sample", **guard)
     engine.reset(seeds=[1, 2, 3])
     with watched():
         result = engine.step(torch.zeros(3, model.spec.action_size).to(PRETENDED))
@@ -227,3 +248,104 @@ def test_waiting_is_noticed(ask):
     there = torch.zeros(()).to(PRETENDED)
     with watched(), pytest.raises((AssertionError, RuntimeError), match=r"meta|device"):
         ask(there)
+
+
+# ---- on a GPU -------------------------------------------------------------------------------------------------------------
+
+GPU = torch.device("cuda")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+RECIPES = {"planet": tiny_planet, "v1": tiny_preset, "v3": tiny_v3}
+
+
+@contextlib.contextmanager
+def _no_waiting() -> Iterator[None]:
+    """torch raises where the program would wait for the GPU."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _learner(preset: OnlinePreset, world: str, device: torch.device) -> OnlineLearner:
+    torch.manual_seed(0)
+    model = WorldModel(WORLDS[world], preset.model).to(device)
+    if isinstance(preset.agent, ActorCriticConfig):
+        return OnlineLearner(model, ActorCritic(model.spec, model.core.feature_size, preset.agent).to(device), preset, Randomness(0))
+    return OnlineLearner(model, _agent(preset, model), preset, Randomness(0))
+
+
+def _update(learner: OnlineLearner, number: int) -> dict[str, Tensor]:
+    carry = learner.model.initial(B) if learner.settings.carry == "stored" else None
+    return learner.update(_batch(learner.model.spec), carry, number)[0]
+
+
+@pytest.mark.cuda
+@on_a_gpu
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", ONLINE_PRESETS)
+def test_an_update_on_the_gpu_is_the_cpus_and_waits_for_nothing(name, world, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    preset = _preset(name, world)
+    there, here = _learner(preset, world, GPU), _learner(preset, world, torch.device("cpu"))
+    expected = {key: float(value) for key, value in _update(here, 0).items()}
+    found = {key: float(value) for key, value in _update(there, 0).items()}  # the first also makes constants and picks kernels
+    assert found == pytest.approx(expected, rel=1e-2, abs=1e-3)
+    with _no_waiting():
+        _update(there, 1)
+
+
+@pytest.mark.cuda
+@on_a_gpu
+def test_bfloat16_on_the_gpu_stays_near_float32():
+    preset = _preset("dreamer-v3", "pixels")
+    full = _update(_learner(preset, "pixels", GPU), 0)
+    half = _update(_learner(replace(preset, bfloat16=True), "pixels", GPU), 0)
+    assert {key: float(half[key]) for key in ("obs", "kl", "reward")} == pytest.approx(
+        {key: float(full[key]) for key in ("obs", "kl", "reward")}, rel=0.1, abs=0.1
+    )
+
+
+@pytest.mark.cuda
+@on_a_gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_on_the_gpu_stops_resumes_and_leaves_a_model_for_the_cpu(recipe, tmp_path):
+    for session in range(6):
+        trainer = OnlineTrainer(
+            spec_of(Line()), RECIPES[recipe](), seed=3, device="cuda", folder=tmp_path, progress=False, env=Line(), max_minutes=1e-9
+        )
+        if session:
+            trainer.resume()
+        metrics = trainer.run()
+    assert metrics["finished"] and metrics["updates"] > 0
+    model = WorldModel.from_pretrained(tmp_path / "model")
+    assert model.device.type == "cpu" and dreamgym.load_agent(tmp_path / "agent", model) is not None
+
+
+@pytest.mark.cuda
+@on_a_gpu
+@pytest.mark.parametrize("env", [Line, ClassLine])
+def test_dreams_on_the_gpu_are_those_of_the_cpu(env):
+    torch.manual_seed(0)
+    model = WorldModel(spec_of(env()), tiny_preset().model).requires_grad_(False).eval()
+    steps = {}
+    for device in ("cpu", "cuda"):
+        dreams = dreamgym.DreamVectorEnv(model, 5, obs_type="latent", output="torch", device=device)
+        dreams.action_space.seed(0)
+        obs, _ = dreams.reset(seed=1)
+        for _ in range(4):
+            obs, reward, *_ = dreams.step(torch.as_tensor(dreams.action_space.sample()).to(device))
+        steps[device] = torch.cat([obs.cpu(), reward.cpu().unsqueeze(1)], 1)
+        assert obs.device.type == device
+    torch.testing.assert_close(steps["cuda"], steps["cpu"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.cuda
+@on_a_gpu
+def test_actions_from_the_gpu_drive_the_real_world():
+    model = WorldModel(spec_of(ClassLine()), tiny_preset().model).requires_grad_(False).eval().to(GPU)
+    awake = dreamgym.LatentVectorObservation(gym.vector.SyncVectorEnv([ClassLine] * 2), model)
+    obs, _ = awake.reset(seed=0)
+    for _ in range(3):
+        obs, *_ = awake.step(torch.ones(2, dtype=torch.int64, device=GPU))
+    assert obs.shape == (2, model.core.feature_size)
