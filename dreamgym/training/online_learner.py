@@ -163,7 +163,7 @@ class OnlineLearner:
     def _starts(self, batch: SequenceBatch, number: int) -> _Starts:
         """Where update `number` dreams from, in rows still on the host: a GPU would be waited for to count those allowed.
 
-        V1 scores no start, so from ends, from where nothing follows, it must not begin; V2 and V3 give such starts no weight.
+        V1 scores no start, so from ends, from where nothing follows, it must not begin; V3 gives such starts no weight, V2 what follows.
         """
         count, generator = self.settings.starts, self.randomness.torch("online agent", number)
         if self.agent.config.indexing != "v1":
