@@ -47,7 +47,7 @@ from dreamgym.training.behaviour import learn_behaviour
 from dreamgym.training.loop import Run, fit
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_presets import online_preset
-from tests.gates.protocols import ROOT, RUNS, _curve
+from tests.gates.records import ROOT, RUNS, curve
 
 RECORDS = ROOT / "benchmarks" / "results" / "ablations"
 SWINGUP = RUNS / "gate-dreamer-v3-dm_control-cartpole-swingup-v0-0" / "model"
@@ -288,7 +288,7 @@ def _world_cell(
         return {
             "settings": {"env_id": env_id, "variant": variant, "seed": seed, "online": online, **asdict(budget)},
             "reward_error": foresight,
-            "curve": _curve(run.folder)["explore"] if online else None,
+            "curve": curve(run.folder)["explore"] if online else None,
             "comparison": judged(agent, run.model, budget.episodes),
         }
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
 from dreamgym.evaluation.comparison import Comparison, compare
-from dreamgym.evaluation.policies import random_policy
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.hub import bundle
 from dreamgym.training.loop import Run, fit
+from tests.gates.records import ROOT, RUNS, blind, curve, seconds
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "gates"
 CLASSIC_SEEDS = range(3_000_000, 3_000_100)  # PPO's settings and the guard were chosen on others, from 4,000,000
-RUNS = Path(os.environ.get("DREAMGYM_RUNS", ROOT / "runs"))  # resumable: an interrupted gate goes on where it stood
-
 
 
 def ensemble_gate(env_id: str, env_steps: int, seed: int) -> Comparison:
@@ -31,7 +25,7 @@ def ensemble_gate(env_id: str, env_steps: int, seed: int) -> Comparison:
     began = time.time()
     run = fit(env_id, "ensemble", env_steps=env_steps, seed=seed, out=RUNS / f"gate-{env_id}-{seed}", progress=False)
     learned = learn_in_dream(run.model, steps=CLASSIC_STEPS, seed=seed, progress=False, **CLASSIC_PPO)
-    result = compare(learned.agent, run.model, seeds=CLASSIC_SEEDS, baselines=_blind(run.model))
+    result = compare(learned.agent, run.model, seeds=CLASSIC_SEEDS, baselines=blind(run.model))
     _write(f"ensemble-{env_id}-{seed}", result, began, run=run, dream_steps=learned.steps)
     return result
 
@@ -41,7 +35,7 @@ def driving_gate(seed: int) -> Comparison:
     torch.set_num_threads(1)
     began = time.time()
     run = fit("CarRacing-v3", "vae-rssm", seed=seed, out=RUNS / f"car-racing-{seed}", progress=False)
-    result = compare(run.agent, run.model, seeds=report_seeds(50), thresholds=(800.0,), baselines=_blind(run.model))
+    result = compare(run.agent, run.model, seeds=report_seeds(50), thresholds=(800.0,), baselines=blind(run.model))
     _write(f"driving-fit-{seed}", result, began, run=run)
     return result
 
@@ -52,7 +46,7 @@ def frozen_gate(seed: int) -> Comparison:
     began = time.time()
     model = bundle.load_bundled("CarRacing")
     learned = learn_in_dream(model, steps=DRIVING_STEPS, seed=seed, progress=False)
-    result = compare(learned.agent, model, seeds=report_seeds(50), thresholds=(800.0,), baselines=_blind(model))
+    result = compare(learned.agent, model, seeds=report_seeds(50), thresholds=(800.0,), baselines=blind(model))
     _write(f"driving-frozen-{seed}", result, began, dream_steps=learned.steps)
     return result
 
@@ -66,24 +60,10 @@ def online_gate(env_id: str, preset: str, env_steps: int, seed: int) -> Comparis
     latent = hasattr(run.agent, "predict")
     policy = run.agent if latent else BeliefPolicy(run.agent, run.model)
     result = compare(
-        policy, run.model, seeds=report_seeds(20), baselines=_blind(run.model), obs_type="latent" if latent else None
+        policy, run.model, seeds=report_seeds(20), baselines=blind(run.model), obs_type="latent" if latent else None
     )
-    _write(name, result, began, run=run, curve=_curve(run.folder))
+    _write(name, result, began, run=run, curve=curve(run.folder))
     return result
-
-
-def _curve(folder: Path) -> dict[str, list[list[float]]]:
-    """(env steps, return) of every exploring episode, comparable to published training curves, and of every evaluation."""
-    curve: dict[str, list[list[float]]] = {"explore": [], "evaluation": []}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if row["stage"] in curve:
-            curve[row["stage"]].append([row["env_steps"], round(row["return" if row["stage"] == "explore" else "return_mean"], 2)])
-    return curve
-
-
-def _blind(model: Any) -> dict[str, Any]:
-    return {"random actions": random_policy(model.spec.action_space)}
 
 
 def _write(
@@ -101,7 +81,7 @@ def _write(
         "seconds_here": round(time.time() - began, 1),
         "real_steps": None if run is None else run.metrics["env_steps"],
         "validation": None if run is None else run.metrics["validation"],
-        "seconds_of_fit": None if run is None else _seconds(run.folder),
+        "seconds_of_fit": None if run is None else seconds(run.folder),
         "dream_steps": dream_steps,
         "updates": None if run is None else run.metrics.get("updates"),
         "curve": curve,
@@ -109,13 +89,3 @@ def _write(
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     print(f"\n{name}\n{result.table()}")
-
-
-def _seconds(folder: Path) -> float:
-    """Wall seconds of all sessions of a run: the log's clock starts anew with each."""
-    total = last = 0.0
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        seconds = float(json.loads(line)["seconds"])
-        total += seconds - last if seconds >= last else seconds
-        last = seconds
-    return round(total, 1)
