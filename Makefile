@@ -6,10 +6,10 @@ STAMP := .venv/installed
 ONE_THREAD := OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gates ablations bench lint types fmt clean
+.PHONY: help install demo test gates gates-cuda ablations bench lint types fmt clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: $(STAMP)  ## create .venv with dreamgym and everything its tests need
 
@@ -27,7 +27,10 @@ test: $(STAMP) lint types  ## what must hold before a commit (under 15 minutes)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
 
 gates: $(STAMP)  ## learning results that take minutes to hours
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not cuda"
+
+gates-cuda: $(STAMP)  ## on a GPU: its tests, then DreamerV2 at the paper's size for half an hour a task; skips without one
+	$(BIN)/python -m pytest -m cuda -rs tests/test_noise.py tests/test_cuda.py tests/gates/test_cuda.py
 
 ablations: $(STAMP)  ## what the papers' parts are for, and SB3 in their dreams: cells without a record, then docs/ablations.md (hours)
 	$(ONE_THREAD) $(BIN)/python -m tests.gates.ablations all
