@@ -58,5 +58,7 @@ def test_frame_skip_is_another_word_for_action_repeat():
 
 
 def test_an_env_of_several_buttons_is_refused_with_advice():
-    with pytest.raises(TypeError, match="observation space"):
-        make_env("VizdoomTakeCover-MultiBinary-v1")
+    env = make_env("VizdoomTakeCover-MultiBinary-v1", max_episode_steps=100)
+    with pytest.raises(TypeError, match="action space"):
+        make_spec(env, "VizdoomTakeCover-MultiBinary-v1")
+    env.close()
