@@ -22,9 +22,12 @@ HEADER = [
     "| environment | real steps the model learned from | agent, trained only in the dream | awake | the dream says |",
     "|---|---|---|---|---|",
 ]
+BUNDLES = {"CarRacing-v3": "CarRacing", "dm_control/cartpole-swingup-v0": "CartPoleSwingup"}
 ROWS = [
     ("CarRacing-v3", "driving-fit", "`fit(preset=\"vae-rssm\")`, its own agent"),
     ("CarRacing-v3", "driving-frozen", "a fresh SB3 PPO in the bundled dream"),
+    ("dm_control/cartpole-swingup-v0", "dreamer-v3-dm_control-cartpole-swingup-v0", "`fit(preset=\"dreamer-v3\")`, its own agent"),
+    ("dm_control/cartpole-swingup-v0", "strangers-dream-ppo", "a fresh SB3 PPO in the bundled dream"),
     ("Pendulum-v1", "ensemble-Pendulum-v1", "SB3 PPO in a dream of `fit(preset=\"ensemble\")`"),
     ("CartPole-v1", "ensemble-CartPole-v1", "the same"),
     ("Acrobot-v1", "ensemble-Acrobot-v1", "the same"),
@@ -51,7 +54,7 @@ def table() -> list[str]:
 
 
 def _bundled_steps(env_id: str) -> int:
-    fidelity = json.loads((FIDELITY / env_id.split("-")[0] / "fidelity.json").read_text())
+    fidelity = json.loads((FIDELITY / BUNDLES[env_id] / "fidelity.json").read_text())
     return int(fidelity["data"]["env_steps"])
 
 
