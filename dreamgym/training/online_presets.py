@@ -68,7 +68,6 @@ def _is_atari(spec: Spec) -> bool:
 
 def planet(spec: Spec) -> OnlinePreset:
     """PlaNet: CEM in the latent space of an RSSM, one episode every 100 updates. Source: planet/scripts/configs.py; specs/planet.md."""
-    repeat = spec.preprocess.action_repeat
     reward = MLPConfig(layers=3, units=300, activation="relu")  # the code; the paper says two layers of 200
     vectors = MLPConfig(layers=2, units=400, activation="relu")  # not in the paper, which sees images only
     return OnlinePreset(
@@ -97,7 +96,7 @@ def planet(spec: Spec) -> OnlinePreset:
             sampling="windows" if _ends(spec) else "episodes",
             explore_noise=0.3,
             belief_sample=True,
-            evaluate_every=10_000 * repeat,
+            evaluate_every=10_000,
         ),
         model_optimiser=OptimiserConfig(kind="adam", learning_rate=1e-3, eps=1e-4, clip=1000.0),
         action_repeat=None if _ends(spec) else planet_action_repeat(spec.env_id),
