@@ -123,10 +123,11 @@ def _judged(run: Run, episodes: int) -> dict[str, Any]:
 
 
 def _better(comparison: dict[str, Any] | None, bundled: float | None) -> bool | None:
-    """Whether the weights are worth keeping; None while it is not known."""
+    """Whether the weights are worth keeping: better than the bundled ones, or than chance where there are none; None while not known."""
     if comparison is None:
         return None
-    return bundled is None or bool(comparison["awake"]["mean"] > bundled)
+    bar = comparison["baselines"]["random actions"]["mean"] if bundled is None else bundled
+    return bool(comparison["awake"]["mean"] > bar)
 
 
 def main() -> None:

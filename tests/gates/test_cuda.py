@@ -48,10 +48,12 @@ def test_the_minutes_of_all_sessions_count(tmp_path):
     assert seconds(tmp_path / "nowhere") == 0.0
 
 
+_JUDGED = {"awake": {"mean": 700.0}, "baselines": {"random actions": {"mean": 30.0}}}
+
+
 def test_weights_are_kept_if_they_beat_the_bundled_ones():
     assert cuda.bundled_return("cartpole-swingup") > 500.0 and cuda.bundled_return("walker-walk") is None
-    judged = {"awake": {"mean": 700.0}}
-    assert [cuda._better(judged, bundled) for bundled in (600.0, 800.0, None)] == [True, False, True]
+    assert [cuda._better(_JUDGED, bundled) for bundled in (600.0, 800.0, None)] == [True, False, True]
     assert cuda._better(None, None) is None
 
 
@@ -71,7 +73,7 @@ def test_a_gate_goes_on_in_sessions_until_its_minutes_are_used_up(tmp_path, monk
     monkeypatch.setattr(cuda, "fit", fit)
     monkeypatch.setattr(cuda, "RUNS", tmp_path)
     monkeypatch.setattr(cuda, "RECORDS", tmp_path / "records")
-    monkeypatch.setattr(cuda, "_judged", lambda run, episodes: {"awake": {"mean": 900.0}})
+    monkeypatch.setattr(cuda, "_judged", lambda run, episodes: _JUDGED)
     records = [cuda.gpu_gate("walker-walk", session=9.0, device="cpu") for _ in range(4)]
     assert asked == [9.0, 9.0, 9.0, 3.0]
     assert [record["comparison"] is None for record in records] == [True, True, True, False]
