@@ -37,7 +37,7 @@ def learn_behaviour(
     if bank is None:
         raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
         agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
     default = OptimiserConfig(learning_rate=3e-4)
     steps = {

@@ -69,7 +69,7 @@ class OnlineTrainer:
         self.replay = Replay(spec, folder / "replay" / "train")
         self.held_out = Replay(spec, folder / "replay" / "held_out")
         with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed, the caller's generator on nothing here
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
             self.model = WorldModel(spec, preset.model).to(device)
             self.agent = _build_agent(self.model, preset, seed)
         self.randomness = Randomness(seed)
