@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.models.guard import Guard
 from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import sent
 from dreamgym.training.learners import Randomness, linear_decay
 from dreamgym.training.online_config import OptimiserConfig
 from dreamgym.training.online_learner import GradientStep
@@ -36,6 +37,7 @@ def learn_behaviour(
     bank = model.initial_states
     if bank is None:
         raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
+    bank = bank.to(model.device)  # Module.to leaves it where it was
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
         agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
@@ -53,8 +55,8 @@ def learn_behaviour(
     )
     for update in tqdm(range(updates), desc="behaviour", disable=not progress):
         generator = randomness.torch("behaviour", update)
-        chosen = torch.randint(len(bank.is_first), (starts,), generator=generator).to(model.device)
-        losses = agent.losses(model, bank.state[chosen], guard, generator, start_alive=torch.ones(starts, device=model.device))
+        chosen = torch.randint(len(bank.is_first), (starts,), generator=generator)
+        losses = agent.losses(model, bank.state[sent(chosen, model.device)], guard, generator, start_alive=torch.ones(starts, device=model.device))
         rate = linear_decay(update, updates, decay_share, floor=0.1)
         for name, loss in (("actor", losses.actor), ("critic", losses.critic)):
             steps[name].minimise(loss, rate=rate)
