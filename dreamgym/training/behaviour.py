@@ -56,7 +56,8 @@ def learn_behaviour(
     for update in tqdm(range(updates), desc="behaviour", disable=not progress):
         generator = randomness.torch("behaviour", update)
         chosen = torch.randint(len(bank.is_first), (starts,), generator=generator)
-        losses = agent.losses(model, bank.state[sent(chosen, model.device)], guard, generator, start_alive=torch.ones(starts, device=model.device))
+        begins = bank.state[sent(chosen, model.device)]
+        losses = agent.losses(model, begins, guard, generator, start_alive=torch.ones(starts, device=model.device))
         rate = linear_decay(update, updates, decay_share, floor=0.1)
         for name, loss in (("actor", losses.actor), ("critic", losses.critic)):
             steps[name].minimise(loss, rate=rate)
