@@ -87,11 +87,6 @@ def watched() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _reward_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WorldModel, "reward_low", -1.0)  # a number of the model's, asked for once when a guard is made
-
-
 def _preset(name: str, world: str, size: Any = "tiny") -> OnlinePreset:
     """A paper's preset with short dreams: the devices of step 3 are those of step 15."""
     preset = online_preset(name, WORLDS[world], size)
@@ -205,7 +200,8 @@ def test_planning_keeps_to_one_device(config, world, monkeypatch):
 
 @pytest.mark.parametrize(("world", "temperature"), [("pixels", 0.5), ("vector", 1.0), ("parts", (0.5, 1.0))], ids=WORLDS)
 @pytest.mark.parametrize("name", ONLINE_PRESETS)
-def test_a_dream_keeps_to_one_device_and_waits_for_nothing(name, world, temperature):
+def test_a_dream_keeps_to_one_device_and_waits_for_nothing(name, world, temperature, monkeypatch):
+    monkeypatch.setattr(WorldModel, "reward_low", -1.0)  # asked for once, when a guard that halts is made
     model = _model(_preset(name, world), world)
     guard: dict[str, Any] = {"uncertainty_penalty": 0.5, "max_uncertainty": 2.0, "range_guard": True}
     engine = DreamEngine(model, 3, temperature=temperature, termination="sample", **guard)

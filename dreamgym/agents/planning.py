@@ -132,7 +132,7 @@ class Planner(ABC):
     ) -> None:
         self.model, self._settings = model, config
         self.scorer = DreamScorer(
-            model, self._guard(), config.discount, config.continue_aware, config.futures, config.max_rows, reward_fn, value
+            model, Guard.by(model, config), config.discount, config.continue_aware, config.futures, config.max_rows, reward_fn, value
         )
         self.family = self._family()
         self.iterations = config.iterations
@@ -154,7 +154,7 @@ class Planner(ABC):
         """
         config, seeds = self._settings, key.seeds(_SEARCH)
         if self.scorer.guarded:  # while the model learns, its lowest reward falls
-            self.scorer = replace(self.scorer, guard=self._guard())
+            self.scorer = replace(self.scorer, guard=Guard.by(self.model, config))
         device = seeds.device
         proposal = self._start(key, memory)
         wishes = self._policy_sequences(state, seeds)
@@ -177,16 +177,6 @@ class Planner(ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.json").write_text(json.dumps({"kind": self.kind, "config": write_config(self._settings)}, indent=2) + "\n")
-
-    def _guard(self) -> Guard:
-        """As the model stands now."""
-        config = self._settings
-        return Guard.of(
-            self.model,
-            max_uncertainty=config.max_uncertainty,
-            uncertainty_penalty=config.uncertainty_penalty,
-            range_guard=config.range_guard,
-        )
 
     def _start(self, key: StepKey, memory: Plan | None) -> Proposal:
         fresh = self.family.start(len(key.step), self._settings.horizon, key.step.device)

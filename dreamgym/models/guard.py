@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dreamgym.structs import Prediction
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "GuardSettings"]
 
 _DISCOUNT = 0.99  # horizon over which the pessimistic value is summed; close to what most agents use
 _UNCERTAINTY_CAP = 3.0  # in calibrated units; one wild estimate must not dominate a return. prototypes/carracing.md
+
+
+class GuardSettings(Protocol):
+    """What says how a dream is guarded: a model's DreamDefaults, a planner's config."""
+
+    @property
+    def max_uncertainty(self) -> float | None:
+        """Bound on uncertainty, in calibrated units; None for none."""
+
+    @property
+    def uncertainty_penalty(self) -> float:
+        """Charge per unit of uncertainty, in units of reward."""
+
+    @property
+    def range_guard(self) -> bool:
+        """Whether leaving the data's range ends a dream."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +44,18 @@ class Guard:
     max_uncertainty: float | None
     uncertainty_penalty: float
     range_guard: bool
-    reward_low: float
+    reward_low: float  # read from the model, and meant, only where it halts
     max_episode_steps: int
+
+    @classmethod
+    def by(cls, model: Any, settings: GuardSettings) -> Guard:
+        """The guard of a model as settings want it, at the model's present lowest reward. Raises as `of` does."""
+        return cls.of(
+            model,
+            max_uncertainty=settings.max_uncertainty,
+            uncertainty_penalty=settings.uncertainty_penalty,
+            range_guard=settings.range_guard,
+        )
 
     @classmethod
     def of(cls, model: Any, *, max_uncertainty: float | None, uncertainty_penalty: float, range_guard: bool) -> Guard:
@@ -47,7 +73,7 @@ class Guard:
             max_uncertainty=max_uncertainty if limited else None,
             uncertainty_penalty=float(uncertainty_penalty),
             range_guard=bool(range_guard),
-            reward_low=float(getattr(model, "reward_low", 0.0)),
+            reward_low=float(model.reward_low) if limited or range_guard else 0.0,  # a GPU would be waited for
             max_episode_steps=int(model.spec.max_episode_steps),
         )
 

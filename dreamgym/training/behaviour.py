@@ -46,13 +46,7 @@ def learn_behaviour(
         "actor": GradientStep(list(agent.actor.parameters()), actor_optimiser or default),
         "critic": GradientStep(list(agent.critic.parameters()), critic_optimiser or default),
     }
-    defaults, randomness = model.defaults, Randomness(seed)
-    guard = Guard.of(
-        model,
-        max_uncertainty=defaults.max_uncertainty,
-        uncertainty_penalty=defaults.uncertainty_penalty,
-        range_guard=defaults.range_guard,
-    )
+    guard, randomness = Guard.by(model, model.defaults), Randomness(seed)
     for update in tqdm(range(updates), desc="behaviour", disable=not progress):
         generator = randomness.torch("behaviour", update)
         chosen = torch.randint(len(bank.is_first), (starts,), generator=generator)

@@ -147,13 +147,7 @@ class AgentLearner:
         chosen = candidates[torch.randint(len(candidates), (self.settings.starts,), generator=generator).to(candidates.device)]
         start = states.flatten()[chosen]
         rate = self.agent.config.learning_rate * linear_decay(step, self.total_steps, self.settings.decay_share, floor=0.1)
-        defaults = self.model.defaults
-        guard = Guard.of(
-            self.model,
-            max_uncertainty=defaults.max_uncertainty,
-            uncertainty_penalty=defaults.uncertainty_penalty,
-            range_guard=defaults.range_guard,
-        )
+        guard = Guard.by(self.model, self.model.defaults)
         self.model.requires_grad_(False)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16):
             losses = self.agent.losses(self.model, start, guard, generator)

@@ -93,7 +93,6 @@ class OnlineLearner:
         self.model_parameters = [parameter for parameter in model.trainable_parameters() if parameter.requires_grad]
         self.learns_to_act = isinstance(agent, ActorCritic)
         self.steps: dict[str, GradientStep] = {}
-        self._idle_guard: Guard | None = None
         if self.settings.updates_joint:
             parameters = [*self.model_parameters, *agent.actor.parameters(), *agent.critic.parameters()]
             self.steps["model"] = GradientStep(parameters, preset.model_optimiser)
@@ -156,8 +155,9 @@ class OnlineLearner:
         if starts.rows is not None:
             chosen = sent(starts.rows, alive.device)
             start, alive = start[chosen], alive[chosen]
+        guard = Guard.by(self.model, self.model.defaults)
         with self._autocast():
-            losses: BehaviourLosses = self.agent.losses(self.model, start, self._guard(), starts.generator, start_alive=alive)
+            losses: BehaviourLosses = self.agent.losses(self.model, start, guard, starts.generator, start_alive=alive)
         return losses
 
     def _starts(self, batch: SequenceBatch, number: int) -> _Starts:
@@ -173,20 +173,6 @@ class OnlineLearner:
         if count is None:
             return _Starts(allowed, generator)
         return _Starts(allowed[torch.randint(len(allowed), (count,), generator=generator)], generator)
-
-    def _guard(self) -> Guard:
-        if self._idle_guard is not None:
-            return self._idle_guard
-        defaults = self.model.defaults
-        guard = Guard.of(
-            self.model,
-            max_uncertainty=defaults.max_uncertainty,
-            uncertainty_penalty=defaults.uncertainty_penalty,
-            range_guard=defaults.range_guard,
-        )
-        if not guard.halts and guard.uncertainty_penalty == 0.0:
-            self._idle_guard = guard  # made anew, it would ask a GPU for the lowest reward in every update
-        return guard
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16)

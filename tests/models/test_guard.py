@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from dreamgym.agents.planning import CEMConfig, MPPIConfig
 from dreamgym.dreams.engine import DreamEngine
 from dreamgym.models.guard import Guard
+from dreamgym.structs import DreamDefaults
 from tests.toys import BlindWorld, CounterWorld
 
 
@@ -59,6 +61,22 @@ def test_uncertainty_is_charged_up_to_three(steps, charge):
 
 def test_infinity_switches_a_models_own_limit_off():
     assert not _walk(4, max_uncertainty=math.inf).halted
+
+
+class _Unread(CounterWorld):
+    """A world whose lowest reward must not be asked for."""
+
+    reward_low = property(lambda self: pytest.fail("reward_low was read"), lambda self, value: None)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("settings", [DreamDefaults(), DreamDefaults(max_uncertainty=math.inf), CEMConfig(uncertainty_penalty=0.5)])
+def test_a_guard_that_never_halts_does_not_ask_for_the_lowest_reward(settings):
+    assert not Guard.by(_Unread(), settings).halts
+
+
+@pytest.mark.parametrize("settings", [DreamDefaults(range_guard=True), MPPIConfig(max_uncertainty=2.0)])
+def test_a_guard_that_halts_knows_the_lowest_reward(settings):
+    assert Guard.by(CounterWorld(reward_low=-2.5), settings).reward_low == -2.5
 
 
 @pytest.mark.parametrize("option", [{"range_guard": True}, {"max_uncertainty": 1.0}])
