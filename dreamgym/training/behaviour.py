@@ -9,9 +9,9 @@ from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.models.guard import Guard
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import sent
+from dreamgym.training.gradient_step import GradientStep
 from dreamgym.training.learners import Randomness, linear_decay
 from dreamgym.training.online_config import OptimiserConfig
-from dreamgym.training.online_learner import GradientStep
 
 __all__ = ["learn_behaviour"]
 
@@ -43,8 +43,8 @@ def learn_behaviour(
         agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
     default = OptimiserConfig(learning_rate=3e-4)
     steps = {
-        "actor": GradientStep(list(agent.actor.parameters()), actor_optimiser or default),
-        "critic": GradientStep(list(agent.critic.parameters()), critic_optimiser or default),
+        "actor": GradientStep(agent.actor.parameters(), actor_optimiser or default),
+        "critic": GradientStep(agent.critic.parameters(), critic_optimiser or default),
     }
     guard, randomness = Guard.by(model, model.defaults), Randomness(seed)
     for update in tqdm(range(updates), desc="behaviour", disable=not progress):

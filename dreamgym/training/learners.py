@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import observe_sequence
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, StartBank
+from dreamgym.training.gradient_step import GradientStep
+from dreamgym.training.online_config import OptimiserConfig
 from dreamgym.training.presets import Preset
 
 __all__ = [
@@ -135,9 +138,10 @@ class AgentLearner:
     def __init__(self, agent: ActorCritic, model: WorldModel, preset: Preset, randomness: Randomness) -> None:
         self.agent, self.model, self.preset, self.settings = agent, model, preset, preset.agent_training
         self.randomness = randomness
-        rate = agent.config.learning_rate
-        self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), rate, fused=True)
-        self.critic_optimiser = torch.optim.Adam(agent.critic.parameters(), rate, fused=True)
+        clip = agent.config.gradient_clip
+        config = OptimiserConfig(learning_rate=agent.config.learning_rate, eps=1e-8, clip=clip if clip < math.inf else None)
+        self.actor_step = GradientStep(agent.actor.parameters(), config)
+        self.critic_step = GradientStep(agent.critic.parameters(), config)
         self.total_steps = self.settings.steps_per_round * preset.collection.rounds
 
     def step(self, states: Any, allowed: Tensor, step: int) -> dict[str, Tensor]:
@@ -146,30 +150,18 @@ class AgentLearner:
         candidates = torch.nonzero(allowed.flatten()).squeeze(-1)
         chosen = candidates[torch.randint(len(candidates), (self.settings.starts,), generator=generator).to(candidates.device)]
         start = states.flatten()[chosen]
-        rate = self.agent.config.learning_rate * linear_decay(step, self.total_steps, self.settings.decay_share, floor=0.1)
+        rate = linear_decay(step, self.total_steps, self.settings.decay_share, floor=0.1)
         guard = Guard.by(self.model, self.model.defaults)
         self.model.requires_grad_(False)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.preset.bfloat16):
             losses = self.agent.losses(self.model, start, guard, generator)
         norms = {
-            "actor_norm": self._update(losses.actor, self.agent.actor, self.actor_optimiser, rate),
-            "critic_norm": self._update(losses.critic, self.agent.critic, self.critic_optimiser, rate),
+            "actor_norm": self.actor_step.minimise(losses.actor, rate=rate),
+            "critic_norm": self.critic_step.minimise(losses.critic, rate=rate),
         }
         self.model.requires_grad_(True)
         self.agent.update_slow_critic()
         return {**losses.metrics, **norms}
-
-    def _update(self, loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, rate: float) -> Tensor:
-        """One clipped step of one network; returns the gradient norm before clipping."""
-        parameters = list(network.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = gradient
-        norm = nn.utils.clip_grad_norm_(parameters, self.agent.config.gradient_clip)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
-        return norm
 
 
 @torch.no_grad()

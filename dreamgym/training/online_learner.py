@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.behaviour import BehaviourLosses
@@ -17,63 +15,12 @@ from dreamgym.data.replay import Replay
 from dreamgym.models.guard import Guard
 from dreamgym.models.objectives import Losses
 from dreamgym.models.world_model import WorldModel
-from dreamgym.nn.optimisers import LaProp, adaptive_clip_
 from dreamgym.structs import SequenceBatch, sent
+from dreamgym.training.gradient_step import GradientStep
 from dreamgym.training.learners import Randomness
-from dreamgym.training.online_config import OnlinePreset, OptimiserConfig
+from dreamgym.training.online_config import OnlinePreset
 
-__all__ = ["GradientStep", "OnlineLearner", "fit_scaling"]
-
-
-class GradientStep:
-    """One optimiser over some parameters, and what its config wants done before each step."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], config: OptimiserConfig) -> None:
-        self.parameters, self.config = list(parameters), config
-        self.steps = 0
-        self.optimiser: torch.optim.Optimizer
-        if config.kind == "adam":
-            self.optimiser = torch.optim.Adam(self.parameters, config.learning_rate, eps=config.eps, fused=True)
-        else:
-            self.optimiser = LaProp(self.parameters, config.learning_rate, eps=config.eps)
-
-    def minimise(self, loss: Tensor, *, rate: float = 1.0) -> Tensor:
-        """Step down the loss, at `rate` times the learning rate; returns the global gradient norm before clipping.
-
-        Other parameters that the loss reaches keep their gradients.
-        """
-        config = self.config
-        for parameter, gradient in zip(self.parameters, torch.autograd.grad(loss, self.parameters, allow_unused=True)):
-            parameter.grad = gradient
-        norm = self._clip()
-        self.steps += 1
-        warm = min(1.0, self.steps / config.warmup) if config.warmup else 1.0
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * warm * rate
-        if config.weight_decay:
-            with torch.no_grad():  # dreamerv2/common/nets.py shrinks before the step and not by the rate
-                torch._foreach_mul_(tuple(self.parameters), 1.0 - config.weight_decay)
-        self.optimiser.step()
-        return norm
-
-    def _clip(self) -> Tensor:
-        """Clip as the config says; returns the global norm before."""
-        clip = math.inf if self.config.clip is None else self.config.clip
-        if self.config.adaptive_clip is None:
-            return nn.utils.clip_grad_norm_(self.parameters, clip)
-        norm = adaptive_clip_(self.parameters, self.config.adaptive_clip)
-        if clip < math.inf:
-            nn.utils.clip_grad_norm_(self.parameters, clip)
-        return norm
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"steps": self.steps, "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        self.steps = saved["steps"]
-        self.optimiser.load_state_dict(saved["optimiser"])
+__all__ = ["OnlineLearner", "fit_scaling"]
 
 
 @dataclass(frozen=True)
@@ -100,8 +47,8 @@ class OnlineLearner:
         self.steps["model"] = GradientStep(self.model_parameters, preset.model_optimiser)
         if self.learns_to_act:
             assert preset.actor_optimiser is not None and preset.critic_optimiser is not None
-            self.steps["actor"] = GradientStep(list(agent.actor.parameters()), preset.actor_optimiser)
-            self.steps["critic"] = GradientStep(list(agent.critic.parameters()), preset.critic_optimiser)
+            self.steps["actor"] = GradientStep(agent.actor.parameters(), preset.actor_optimiser)
+            self.steps["critic"] = GradientStep(agent.critic.parameters(), preset.critic_optimiser)
 
     def update(self, batch: SequenceBatch, carry: Any, number: int, *, rate: float = 1.0) -> tuple[dict[str, Tensor], Any]:
         """Update `number` from rows [B,T], best on the CPU, whose windows begin from states `carry` [B] (None: empty).

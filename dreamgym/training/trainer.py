@@ -323,6 +323,11 @@ class Trainer:
     def _checkpoint_path(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    @property
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        """Of the model, actor and critic, in the order of checkpoints."""
+        return [self.model_learner.optimiser, self.agent_learner.actor_step.optimiser, self.agent_learner.critic_step.optimiser]
+
     def _maybe_checkpoint(self, step: int) -> None:
         if (step + 1) % _CHECKPOINT_EVERY == 0:
             self.step = step + 1
@@ -330,7 +335,6 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Write everything a resumed run needs, atomically."""
-        optimisers = [self.model_learner.optimiser, self.agent_learner.actor_optimiser, self.agent_learner.critic_optimiser]
         in_autoencoder = self.autoencoder is not None and self.stages[min(self.stage, len(self.stages) - 1)][0] == "autoencoder"
         content = {
             "counters": [self.stage, self.step, self.model_steps, self.agent_steps, self.real_steps, self.recent_from],
@@ -338,7 +342,7 @@ class Trainer:
             "log_lines": len(self.log),
             "model": self.model.state_dict(),
             "agent": self.agent.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             "autoencoder": self.autoencoder.optimiser.state_dict() if self.autoencoder is not None and in_autoencoder else None,
             "codes": self.codes,
             "candidates": [vars(candidate) for candidate in self.candidates],
@@ -354,8 +358,7 @@ class Trainer:
         self.log.rewind(content["log_lines"])
         self.model.load_state_dict(content["model"])
         self.agent.load_state_dict(content["agent"])
-        optimisers = [self.model_learner.optimiser, self.agent_learner.actor_optimiser, self.agent_learner.critic_optimiser]
-        for optimiser, state in zip(optimisers, content["optimisers"]):
+        for optimiser, state in zip(self._optimisers, content["optimisers"]):
             optimiser.load_state_dict(state)
         if self.autoencoder is not None and content["autoencoder"] is not None:
             self.autoencoder.optimiser.load_state_dict(content["autoencoder"])

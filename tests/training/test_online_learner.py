@@ -12,9 +12,10 @@ import torch
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.models.calibration import filter_episode
 from dreamgym.models.world_model import WorldModel
+from dreamgym.training.gradient_step import GradientStep
 from dreamgym.training.learners import Randomness
 from dreamgym.training.online_config import OptimiserConfig
-from dreamgym.training.online_learner import GradientStep, OnlineLearner, fit_scaling
+from dreamgym.training.online_learner import OnlineLearner, fit_scaling
 from dreamgym.training.rows import WindowSampler
 from tests.training.online_toys import STEPS, TRAINING, Line, spec_of, tiny_planet, tiny_preset, tiny_v3, trainer_of
 
