@@ -10,7 +10,7 @@ from dreamgym.models.guard import Guard
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import sent
 from dreamgym.training.gradient_step import GradientStep
-from dreamgym.training.learners import Randomness, linear_decay
+from dreamgym.training.learners import Randomness, linear_decay, seeded
 from dreamgym.training.online_config import OptimiserConfig
 
 __all__ = ["learn_behaviour"]
@@ -38,8 +38,7 @@ def learn_behaviour(
     if bank is None:
         raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
     bank = bank.to(model.device)  # Module.to leaves it where it was
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
+    with seeded(seed):
         agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
     default = OptimiserConfig(learning_rate=3e-4)
     steps = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import observe_sequence
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, StartBank
+from dreamgym.training.experience import unseen
 from dreamgym.training.gradient_step import GradientStep
 from dreamgym.training.online_config import OptimiserConfig
 from dreamgym.training.presets import Preset
@@ -31,6 +34,7 @@ __all__ = [
     "draw_start_bank",
     "encode_new_rows",
     "linear_decay",
+    "seeded",
 ]
 
 
@@ -48,6 +52,14 @@ class Randomness:
         """For noise."""
         state = np.random.SeedSequence([self.seed, step, *stage.encode()]).generate_state(2, np.uint32)
         return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """For building networks: initial weights depend on the seed alone, and the caller's generators are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
+        yield
 
 
 class AutoencoderLearner:
@@ -181,8 +193,8 @@ def encode_new_rows(model: WorldModel, replay: Replay, codes: Tensor | None) -> 
 
 def calibrate(model: WorldModel, held_out: Replay, train: Replay, *, most: int | None = None) -> None:
     """Calibrate uncertainty on the (first `most`) held-out episodes, or on the training ones where none were kept out."""
-    unseen = held_out if held_out.episodes else train
-    calibrate_uncertainty(model, [unseen.sequence(*rows).to(model.device) for rows in unseen.episodes[:most]])
+    replay = unseen(held_out, train)
+    calibrate_uncertainty(model, [replay.sequence(*rows).to(model.device) for rows in replay.episodes[:most]])
 
 
 def draw_start_bank(model: WorldModel, replay: Replay, *, size: int, seed: int) -> StartBank:

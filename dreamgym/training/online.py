@@ -19,14 +19,14 @@ from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.agents.planning import CEM, MPPI, CEMConfig
 from dreamgym.data import collection, collectors
 from dreamgym.data.replay import Replay
-from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
-from dreamgym.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamgym.training.learners import Randomness, calibrate, draw_start_bank, linear_decay
+from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
+from dreamgym.training.experience import adopt_dataset, forget_episodes, unseen
+from dreamgym.training.learners import Randomness, calibrate, draw_start_bank, linear_decay, seeded
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.online_acting import Explorer, copy_episode, play
+from dreamgym.training.online_acting import Explorer, play
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_learner import OnlineLearner, fit_scaling
 from dreamgym.training.online_progress import Counters, Rates
@@ -68,8 +68,7 @@ class OnlineTrainer:
         self.log = MetricsLog(folder, progress=progress)
         self.replay = Replay(spec, folder / "replay" / "train")
         self.held_out = Replay(spec, folder / "replay" / "held_out")
-        with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed, the caller's generator on nothing here
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
+        with seeded(seed):
             self.model = WorldModel(spec, preset.model).to(device)
             self.agent = _build_agent(self.model, preset, seed)
         self.randomness = Randomness(seed)
@@ -97,14 +96,7 @@ class OnlineTrainer:
 
     def use_dataset(self, dataset: Replay) -> None:
         """Learn offline from a filled replay; its last tenth of episodes is held out. Copies nothing if already copied."""
-        episodes = dataset.episodes
-        if len(episodes) < 2:
-            raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
-        split = len(episodes) - max(1, len(episodes) // 10)
-        if (len(self.replay.episodes), len(self.held_out.episodes)) != (split, len(episodes) - split):
-            self._forget_episodes()  # of a copy that was interrupted
-            for number, (start, stop) in enumerate(episodes):
-                copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
+        adopt_dataset(dataset, self.replay, self.held_out)
         if self.latents is not None:
             self.latents.extend(len(self.replay))
 
@@ -115,7 +107,7 @@ class OnlineTrainer:
         if self.counters == Counters():  # an earlier attempt may have died before its first checkpoint
             self.log.rewind(0)
             if self.env is not None:
-                self._forget_episodes()
+                forget_episodes(self.replay, self.held_out)
         if self.env is None:
             self._learn_offline()
         else:
@@ -158,11 +150,6 @@ class OnlineTrainer:
         counters = self.counters
         return counters.updates >= self._offline_updates if self.env is None else counters.agent_steps >= self.budget
 
-    def _forget_episodes(self) -> None:
-        for replay in (self.replay, self.held_out):
-            if replay.episodes:
-                replay.keep(0)
-
     def _learn_before_episode(self) -> None:
         if not self.counters.pretrained and self.sampler.ready:
             self._learn(self.settings.pretrain)
@@ -177,7 +164,7 @@ class OnlineTrainer:
             raise ValueError(f"the dataset trains on {len(self.replay)} rows; a window needs {settings.window}.")
         while counters.updates < total:
             self._learn(min(settings.checkpoint_every, total - counters.updates))
-            log_open_loop(self.log, self.model, self._unseen, counters.updates)
+            log_open_loop(self.log, self.model, unseen(self.held_out, self.replay), counters.updates)
             self.checkpoint()
             if self._late:
                 break
@@ -235,11 +222,6 @@ class OnlineTrainer:
         if self.latents is not None:
             self.latents.extend(stop - start, beliefs)
 
-    @property
-    def _unseen(self) -> Replay:
-        """Rows that were never trained on, or the training rows until there are any."""
-        return self.held_out if self.held_out.episodes else self.replay
-
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def _learn(self, updates: int) -> None:
@@ -284,12 +266,8 @@ class OnlineTrainer:
 
     def _check_finite(self) -> None:
         """Raises NonFiniteLossError if anything since the last check was not."""
-        if not math.isfinite(float(self._watch)):
-            bad = [name for name, value in self._latest.items() if not math.isfinite(float(value))]
-            raise NonFiniteLossError(
-                f"online: {', '.join(bad) or 'the sum'} became NaN or infinite by update {self.counters.updates}; the last good checkpoint "
-                f"is {self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
-            )
+        when = f"by update {self.counters.updates}"
+        check_finite(self._watch, self._latest, stage="online", when=when, checkpoint=self._checkpoint_path)
         self._watch = torch.zeros_like(self._watch)
 
     # ---- judging ------------------------------------------------------------------------------------------------------
@@ -316,7 +294,7 @@ class OnlineTrainer:
             weights = self._weights() if self.settings.keep_best else None
             self.best = {"env_steps": self.env_steps, "mean": mean, "returns": returns, "weights": weights}
         if last or counters.evaluations % _LOOK_EVERY == 0:
-            log_open_loop(self.log, self.model, self._unseen, self.env_steps)
+            log_open_loop(self.log, self.model, unseen(self.held_out, self.replay), self.env_steps)
 
     def _weights(self) -> dict[str, dict[str, Tensor]]:
         return {

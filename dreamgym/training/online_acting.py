@@ -7,15 +7,13 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import collection
-from dreamgym.data.replay import Replay
-from dreamgym.structs import Policy, SequenceBatch, Spec, map_obs
+from dreamgym.structs import Policy, Spec
 
-__all__ = ["Explorer", "copy_episode", "play"]
+__all__ = ["Explorer", "play"]
 
 
 class Explorer:
@@ -54,12 +52,3 @@ class _Nowhere:
 def play(env: gym.Env[Any, Any], policy: Policy, spec: Spec, *, episodes: int, seed: int) -> collection.CollectStats:
     """Whole deterministic episodes that are not stored; returns in the env's own units, before any clipping of rewards."""
     return collection.collect(env, policy, _Nowhere(spec), episodes=episodes, seed=seed, deterministic=True)
-
-
-def copy_episode(rows: SequenceBatch, target: Replay) -> None:
-    """Add the rows [1,T] of one whole episode to another replay of the same spec."""
-    row = rows[0]
-    obs = map_obs(torch.Tensor.numpy, row.obs)
-    actions = target.spec.to_env_action(row.prev_action[1:]).numpy()
-    terminated = bool(row.is_terminal[-1])
-    target.add_episode(obs, actions, row.reward[1:].numpy(), terminated, not terminated, row.valid.numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +19,13 @@ from dreamgym.data import collection as collecting
 from dreamgym.data import collectors
 from dreamgym.data.replay import HoldOut, Replay
 from dreamgym.envs import make_env
-from dreamgym.errors import NonFiniteLossError
 from dreamgym.hub import bundle
 from dreamgym.models.calibration import fit_ensemble_scaling
 from dreamgym.models.ensemble import Ensemble
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
-from dreamgym.training.checkpoints import read_checkpoint, write_checkpoint
+from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
+from dreamgym.training.experience import adopt_dataset, forget_episodes
 from dreamgym.training.learners import (
     AgentLearner,
     AutoencoderLearner,
@@ -35,9 +34,9 @@ from dreamgym.training.learners import (
     calibrate,
     draw_start_bank,
     encode_new_rows,
+    seeded,
 )
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.online_acting import copy_episode
 from dreamgym.training.presets import Collection, Preset
 
 __all__ = ["Trainer"]
@@ -83,8 +82,7 @@ class Trainer:
         self.log = MetricsLog(folder, progress=progress)
         self.replay = Replay(spec, folder / "replay" / "train")
         self.held_out = Replay(spec, folder / "replay" / "held_out")
-        with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed, the caller's generator on nothing here
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs', too
+        with seeded(seed):
             self.model = WorldModel(spec, preset.model).to(device)
             self.agent = ActorCritic(spec, self.model.core.feature_size, preset.agent, seed=seed).to(device)
         randomness = Randomness(seed)
@@ -113,14 +111,7 @@ class Trainer:
 
     def use_dataset(self, dataset: Replay) -> None:
         """Train offline from a filled replay; its last tenth of episodes is held out. Copies nothing if already copied."""
-        episodes = dataset.episodes
-        if len(episodes) < 2:
-            raise ValueError(f"the dataset holds {len(episodes)} episodes; expected at least 2, to train on and to hold out.")
-        split = len(episodes) - max(1, len(episodes) // 10)
-        if (len(self.replay.episodes), len(self.held_out.episodes)) != (split, len(episodes) - split):
-            self._forget_episodes()  # of a copy that was interrupted
-            for number, (start, stop) in enumerate(episodes):
-                copy_episode(dataset.sequence(start, stop), self.replay if number < split else self.held_out)
+        adopt_dataset(dataset, self.replay, self.held_out)
         self.recent_from = len(self.replay)
 
     def run(self) -> dict[str, Any]:
@@ -128,7 +119,7 @@ class Trainer:
         if (self.stage, self.step) == (0, 0):  # an earlier attempt may have died before its first checkpoint
             self.log.rewind(0)
             if self.env is not None:
-                self._forget_episodes()
+                forget_episodes(self.replay, self.held_out)
         while self.stage < len(self.stages):
             name, stage = self.stages[self.stage]
             self.log.say(f"[{self.spec.env_id} / {self.preset.name} / seed {self.seed}] {name}")
@@ -143,11 +134,6 @@ class Trainer:
             "validation": None if best is None else {"round": best.round, "mean": best.score, "returns": best.returns},
             "uncertainty": [float(self.model.uncertainty_median), float(self.model.uncertainty_scale)],
         }
-
-    def _forget_episodes(self) -> None:
-        for replay in (self.replay, self.held_out):
-            if replay.episodes:
-                replay.keep(0)
 
     # ---- real experience ----------------------------------------------------------------------------------------------
 
@@ -272,12 +258,7 @@ class Trainer:
         """Stop at NaN; log where due."""
         if not metrics:
             return
-        if not math.isfinite(float(sum(metrics.values()))):
-            bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
-            raise NonFiniteLossError(
-                f"{stage}: {', '.join(bad) or 'the sum'} became NaN or infinite at step {step}; the last good checkpoint is "
-                f"{self._checkpoint_path} (fit resumes from it; lower the learning rate or look at the data)."
-            )
+        check_finite(sum(metrics.values()), metrics, stage=stage, when=f"at step {step}", checkpoint=self._checkpoint_path)
         if due:
             values = {name: float(value) for name, value in metrics.items()}
             self.log.write(stage, step, values)
