@@ -32,7 +32,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.noise import uniform
 from dreamgym.structs import TensorStruct
 
-__all__ = ["CEM", "MPPI", "CEMConfig", "MPPIConfig", "Plan", "Planner", "PlanningPolicy", "load_planner"]
+__all__ = ["CEM", "MPPI", "CEMConfig", "MPPIConfig", "Plan", "Planner", "PlanningPolicy", "build_planner", "load_planner"]
 
 
 @dataclass(frozen=True)
@@ -310,12 +310,7 @@ class PlanningPolicy:
         posterior: Literal["mean", "sample"] = "sample",
         seed: int = 0,
     ) -> None:
-        chosen = config or CEMConfig()
-        self.planner: Planner
-        if isinstance(chosen, CEMConfig):
-            self.planner = CEM(model, chosen, reward_fn=reward_fn, value=value)
-        else:
-            self.planner = MPPI(model, chosen, reward_fn=reward_fn, value=value)
+        self.planner = build_planner(model, config or CEMConfig(), reward_fn=reward_fn, value=value)
         self._belief = BeliefPolicy(self.planner, model, posterior=posterior, seed=seed)
 
     @property
@@ -338,9 +333,16 @@ class PlanningPolicy:
         return self._belief.predict(observation, state, episode_start, deterministic)
 
 
-def load_planner(
-    folder: str | Path, model: Any, *, reward_fn: RewardFunction | None = None, value: ValueFunction | None = None
+def build_planner(
+    model: Any, config: CEMConfig | MPPIConfig, *, reward_fn: RewardFunction | None = None, value: ValueFunction | None = None
 ) -> Planner:
+    """The planner that the config's type stands for; reward_fn and value as Planner takes them."""
+    if isinstance(config, CEMConfig):
+        return CEM(model, config, reward_fn=reward_fn, value=value)
+    return MPPI(model, config, reward_fn=reward_fn, value=value)
+
+
+def load_planner(folder: str | Path, model: Any, *, reward_fn: RewardFunction | None = None, value: ValueFunction | None = None) -> Planner:
     """Read what Planner.save wrote. Raises ModelNotFoundError, or InvalidModelError if it is not a planner."""
     path = Path(folder) / "agent.json"
     if not path.is_file():
@@ -351,11 +353,14 @@ def load_planner(
         raise InvalidModelError(f"agent.json is not JSON: {error}") from error
     if not isinstance(written, dict) or written.keys() != {"kind", "config"}:
         raise InvalidModelError(f"{path} does not describe a planner: expected the keys kind and config.")
+    config: CEMConfig | MPPIConfig
     if written["kind"] == "cem":
-        return CEM(model, read_config(CEMConfig, written["config"]), reward_fn=reward_fn, value=value)
-    if written["kind"] == "mppi":
-        return MPPI(model, read_config(MPPIConfig, written["config"]), reward_fn=reward_fn, value=value)
-    raise InvalidModelError(f"{path} holds an agent of kind {written['kind']!r:.80}; expected cem or mppi.")
+        config = read_config(CEMConfig, written["config"])
+    elif written["kind"] == "mppi":
+        config = read_config(MPPIConfig, written["config"])
+    else:
+        raise InvalidModelError(f"{path} holds an agent of kind {written['kind']!r:.80}; expected cem or mppi.")
+    return build_planner(model, config, reward_fn=reward_fn, value=value)
 
 
 _SEARCH, _CHOOSE, _EXPLORE = range(3)  # lanes of a StepKey

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.belief import BeliefPolicy
-from dreamgym.agents.planning import CEM, MPPI, CEMConfig
+from dreamgym.agents.planning import build_planner
 from dreamgym.data import collection, collectors
 from dreamgym.data.replay import Replay
 from dreamgym.hub import bundle
@@ -373,4 +373,4 @@ def _episode_seed(seed: int, episode: int) -> int:
 def _build_agent(model: WorldModel, preset: OnlinePreset, seed: int) -> Any:
     if isinstance(preset.agent, ActorCriticConfig):
         return ActorCritic(model.spec, model.core.feature_size, preset.agent, seed=seed).to(model.device)
-    return CEM(model, preset.agent) if isinstance(preset.agent, CEMConfig) else MPPI(model, preset.agent)
+    return build_planner(model, preset.agent)
