@@ -35,7 +35,7 @@ gates-cuda: $(STAMP)  ## on a GPU: its tests, then DreamerV2 at the paper's size
 ablations: $(STAMP)  ## what the papers' parts are for, and SB3 in their dreams: cells without a record, then docs/ablations.md (hours)
 	$(ONE_THREAD) $(BIN)/python -m tests.gates.ablations all
 	$(ONE_THREAD) $(BIN)/python -m tests.gates.strangers all
-	$(BIN)/python benchmarks/ablations_table.py
+	$(BIN)/python -m benchmarks.ablations_table
 
 bench: $(STAMP)  ## speed of dreaming, beside the machine's ceiling
 	$(BIN)/python benchmarks/imagination.py

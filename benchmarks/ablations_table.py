@@ -1,23 +1,23 @@
 """Write the tables of docs/ablations.md from the recorded cells, so that no number is typed by hand.
 
-python benchmarks/ablations_table.py
+python -m benchmarks.ablations_table
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import written
+
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "benchmarks" / "results" / "ablations"
 GATES = ROOT / "benchmarks" / "results" / "gates"
 PAGE = ROOT / "docs" / "ablations.md"
-END = "<!-- /results -->"
 NOTHING = ["No cell of this is recorded yet."]
 
 Record = dict[str, Any]
@@ -145,11 +145,6 @@ def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     yield "<!-- results:path -->", lambda: parts_table("path", PATHS)
     yield "<!-- results:objective -->", lambda: parts_table("objective", OBJECTIVES)
     yield "<!-- results:strangers -->", strangers_table
-
-
-def written(text: str, start: str, lines: list[str]) -> str:
-    """`text` with the table behind its mark made anew."""
-    return re.sub(f"{re.escape(start)}.*?{re.escape(END)}", lambda _: "\n".join([start, *lines, END]), text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

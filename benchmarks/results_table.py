@@ -1,12 +1,11 @@
 """Write the tables of results in the README and the papers' pages from benchmarks/results/gates, so that no number is typed by hand.
 
-python benchmarks/results_table.py
+python -m benchmarks.results_table
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import written
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gates"
 FIDELITY = ROOT / "dreamgym" / "pretrained"
-END = "<!-- /results -->"
 HEADER = [
     "| environment | real steps the model learned from | agent, trained only in the dream | awake | the dream says |",
     "|---|---|---|---|---|",
 ]
 BUNDLES = {"CarRacing-v3": "CarRacing", "dm_control/cartpole-swingup-v0": "CartPoleSwingup"}
 ROWS = [
-    ("CarRacing-v3", "driving-fit", "`fit(preset=\"vae-rssm\")`, its own agent"),
+    ("CarRacing-v3", "driving-fit", '`fit(preset="vae-rssm")`, its own agent'),
     ("CarRacing-v3", "driving-frozen", "a fresh SB3 PPO in the bundled dream"),
-    ("dm_control/cartpole-swingup-v0", "dreamer-v3-dm_control-cartpole-swingup-v0", "`fit(preset=\"dreamer-v3\")`, its own agent"),
+    ("dm_control/cartpole-swingup-v0", "dreamer-v3-dm_control-cartpole-swingup-v0", '`fit(preset="dreamer-v3")`, its own agent'),
     ("dm_control/cartpole-swingup-v0", "strangers-dream-ppo", "a fresh SB3 PPO in the bundled dream"),
-    ("Pendulum-v1", "ensemble-Pendulum-v1", "SB3 PPO in a dream of `fit(preset=\"ensemble\")`"),
+    ("Pendulum-v1", "ensemble-Pendulum-v1", 'SB3 PPO in a dream of `fit(preset="ensemble")`'),
     ("CartPole-v1", "ensemble-CartPole-v1", "the same"),
     ("Acrobot-v1", "ensemble-Acrobot-v1", "the same"),
 ]
@@ -119,11 +119,6 @@ def pages() -> Iterator[tuple[Path, str, Callable[[], list[str]]]]:
     yield ROOT / "README.md", "<!-- results: benchmarks/results_table.py -->", table
     for preset, name in PAGES.items():
         yield ROOT / "docs" / "papers" / name, f"<!-- results:{preset} -->", partial(paper_table, preset)
-
-
-def written(text: str, start: str, lines: list[str]) -> str:
-    """`text` with the table behind its mark made anew."""
-    return re.sub(f"{re.escape(start)}.*?{re.escape(END)}", lambda _: "\n".join([start, *lines, END]), text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

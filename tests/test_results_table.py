@@ -1,11 +1,10 @@
 """The numbers on the pages are those that were measured."""
 
 import runpy
-from pathlib import Path
 
 import pytest
 
-SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmarks" / "results_table.py"))
+SCRIPT = runpy.run_module("benchmarks.results_table")
 
 
 @pytest.mark.parametrize(("page", "start", "make"), SCRIPT["pages"](), ids=lambda value: getattr(value, "stem", ""))

@@ -32,7 +32,7 @@ from tests.gates.ablations import (
     path_cell,
 )
 
-SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "ablations_table.py"))
+SCRIPT = runpy.run_module("benchmarks.ablations_table")
 PENDULUM = Path(ablations.ROOT) / "dreamgym" / "pretrained" / "Pendulum"
 SMALL = Budget(env_steps=400, model_updates=1, behaviour_updates=1, starts=2, episodes=1)
 
