@@ -5,8 +5,9 @@ Every error stands beside what a trivial guess would get, because an error witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from dreamgym import noise as streams
 from dreamgym.structs import ObsTensors, SequenceBatch, map_obs
 
-__all__ = ["one_step_errors", "open_loop_errors"]
+__all__ = ["one_step_errors", "open_loop_errors", "open_loop_states"]
 
 HORIZONS = (1, 5, 10, 25, 50)
 SAMPLES_SEED = 7_000_000
@@ -70,22 +71,37 @@ def open_loop_errors(
     wanted = [horizon for horizon in sorted(set(horizons)) if context - 1 + horizon < T]
     seeds = torch.arange(B, device=rows.reward.device) + seed
     errors: dict[str, dict[str, Any]] = {}
+
+    def drawn(horizon: int) -> Tensor:
+        return streams.uniform(seeds, torch.zeros_like(seeds), torch.full_like(seeds, horizon), model.noise_lanes)
+
     with torch.inference_mode(), _evaluating(model):
-        state = model.initial(B)
-        for t in range(context):
-            state = _observe(model, state, rows, t)
         alive = torch.ones_like(rows.is_first[:, 0])
-        for horizon in range(1, wanted[-1] + 1):
-            row = context - 1 + horizon
+        states = open_loop_states(model, rows, context, noise=drawn if sampled else None)
+        for row, state in islice(enumerate(states), context, context + wanted[-1]):
+            horizon = row - context + 1
             alive = alive & ~rows.is_first[:, row]
-            counter = torch.full_like(seeds, horizon)
-            drawn = streams.uniform(seeds, torch.zeros_like(seeds), counter, model.noise_lanes) if sampled else _mean_noise(model, B)
-            state = model.step(state, rows.prev_action[:, row], drawn)
             if horizon in wanted and bool(alive.any()):
                 found = _Errors(model, rows, yardsticks)
                 found.add(state, row, last=context - 1, counts=alive)
                 errors[str(horizon)] = found.summary()
     return errors
+
+
+def open_loop_states(model: Any, rows: SequenceBatch, context: int, *, noise: Callable[[int], Tensor] | None = None) -> Iterator[Any]:
+    """The state [B] at each of rows [B,T], in turn: posteriors of the first `context`, then what the prior makes of the real actions.
+
+    Looking takes mean noise, and so does dreaming unless noise(h) gives the uniforms [B,lanes] of step h = 1, 2, ... after the context.
+    rows must lie where the model does. Nothing is computed before it is asked for, and gradients are recorded if the caller lets them.
+    """
+    B, T = rows.reward.shape
+    state = model.initial(B)
+    for t in range(T):
+        if t < context:
+            state = _observe(model, state, rows, t)
+        else:
+            state = model.step(state, rows.prev_action[:, t], _mean_noise(model, B) if noise is None else noise(t - context + 1))
+        yield state
 
 
 @dataclass(frozen=True)

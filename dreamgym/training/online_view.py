@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.data.replay import Replay
-from dreamgym.evaluation.prediction_errors import open_loop_errors
+from dreamgym.evaluation.prediction_errors import open_loop_errors, open_loop_states
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
 from dreamgym.training.logger import MetricsLog
@@ -79,16 +79,7 @@ def dream_film(model: WorldModel, rows: SequenceBatch) -> NDArray[np.uint8] | No
 @torch.no_grad()
 def _dreamt_obs(model: WorldModel, rows: SequenceBatch) -> Any:
     """What the model shows along rows [B,T]: reconstructions of the first 5, then open-loop predictions; as observations [B,T,...]."""
-    B, T = rows.reward.shape
-    noise = torch.full((B, model.noise_lanes), 0.5, device=model.device)
-    state, shown = model.initial(B), []
-    for t in range(T):
-        if t < CONTEXT:
-            row = rows[:, t]
-            state = model.observe(state, row.prev_action, row.obs, row.is_first, noise)
-        else:
-            state = model.step(state, rows.prev_action[:, t], noise)
-        shown.append(model.decode(state))
+    shown = [model.decode(state) for state in open_loop_states(model, rows, CONTEXT)]
     if isinstance(shown[0], dict):
         return {key: torch.stack([obs[key] for obs in shown], 1) for key in shown[0]}
     return torch.stack(shown, 1)

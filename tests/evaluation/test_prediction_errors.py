@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors
+from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors, open_loop_states
 from tests.evaluation.line import LineModel, lived
 
 WALKS = [[1, 2, 2, 0, 1, 0, 2, 1, 0, 0, 2, 2], [0, 0, 2, 1, 2, 1, 1, 0, 2, 0, 0, 1]]
@@ -76,6 +76,14 @@ def test_mean_noise_is_silent_and_sampled_noise_depends_on_its_seed() -> None:
     first, again, other = (open_loop_errors(model, rows, (5,), context=2, sampled=True, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
     assert first["5"]["reward_mae"] > 0.05
+
+
+def test_an_open_loop_follows_what_it_sees_and_then_the_actions_alone() -> None:
+    rows = lived(WALKS)
+    shown = torch.stack([state.obs for state in open_loop_states(LineModel(bias=0.1), rows, 3)], 1)
+    drift = 0.1 * torch.arange(rows.reward.shape[1] - 2).float()  # none in the last row seen
+    torch.testing.assert_close(shown[:, :3], rows.obs[:, :3])
+    torch.testing.assert_close(shown[:, 2:], rows.obs[:, 2:] + drift[:, None])
 
 
 def test_meaningless_observations_count_for_rewards_only() -> None:
