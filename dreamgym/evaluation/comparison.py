@@ -107,16 +107,13 @@ def compare(
     return Comparison(model.spec.env_id, dreamt, awake, blind, tuple(thresholds))
 
 
-def judging_dream(model: DreamableModel, episodes: int, *, obs_type: str | None = "latent") -> DreamVectorEnv:
-    """A batch of dreams fit for judging: whole episodes (the real time limit, true episode starts), no guard, no penalty."""
-    return DreamVectorEnv(
-        model,
-        num_envs=min(episodes, MOST_DREAMS),
-        obs_type=obs_type,
-        max_uncertainty=math.inf,
-        uncertainty_penalty=0.0,
-        range_guard=False,
-    )
+def judging_dream(model: DreamableModel, episodes: int, *, obs_type: str | None = "latent", **options: Any) -> DreamVectorEnv:
+    """A batch of dreams fit for judging: whole episodes (the real time limit, true episode starts), no guard, no penalty.
+
+    options go to DreamVectorEnv, such as temperature=1.15.
+    """
+    settings = {"max_uncertainty": math.inf, "uncertainty_penalty": 0.0, "range_guard": False, **options}
+    return DreamVectorEnv(model, num_envs=min(episodes, MOST_DREAMS), obs_type=obs_type, **settings)
 
 
 def awake_env(model: DreamableModel, *, num_envs: int = 1, obs_type: str | None = "latent", render_mode: str | None = None) -> Any:

@@ -86,7 +86,7 @@ class FixedPolicyFidelity:
             "rank_correlation": self.rank_correlation,
             "linear_correlation": self.linear_correlation,
             "log_length_ratio": self.log_length_ratio,
-            "policies": {name: {"real": _brief(self.real[name]), "dream": _brief(self.dream[name])} for name in self.real},
+            "policies": {name: {"real": self.real[name].brief(), "dream": self.dream[name].brief()} for name in self.real},
         }
 
     def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -196,10 +196,6 @@ def spearman(first: NDArray[Any], second: NDArray[Any]) -> float | None:
 def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
-
-
-def _brief(returns: Returns) -> dict[str, Any]:
-    return {"mean": returns.mean, "std": returns.std, "n": returns.n, "mean_length": returns.mean_length, "first_seed": returns.seeds[0]}
 
 
 def _rounded(value: Any) -> Any:

@@ -6,7 +6,9 @@ Scored in the dream and in reality, the same policies show whether the dream ran
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +18,12 @@ from numpy.typing import NDArray
 
 from dreamgym import noise
 
-__all__ = ["OpenLoopPolicy", "constant_policies", "open_loop_policies", "random_policy"]
+__all__ = ["OpenLoopPolicy", "constant_policies", "open_loop_policies", "random_policy", "sweep_pairs", "sweep_policies"]
 
 SWITCH_PERIODS = (1, 4, 16, 64)  # steps between reversals; the best sweeps of Pendulum (16) and of TakeCover (16 to 64) lie among them
 STICKY_STEPS = 8
+SWEEP_PERIODS = (*range(1, 9), *range(10, 33, 2), *range(36, 65, 4))  # long neighbours score alike
+MOST_SWEPT = 5  # classes, or dimensions, among which pairs are sought
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class OpenLoopPolicy:
     Takes batches [B,...] and single observations. `state` is int64 [B,3] (B is 1 for a single one): the row's episode, its step, and
     how many episodes were begun so far; so the object itself never changes and may be shared.
 
-    kind "cycle" plays `actions` [N,...] in turn, each for `period` steps; "random" draws uniformly anew every `period` steps, with a
-    random phase per episode so that all episodes do not change in the same step.
+    kind "cycle" plays `actions` [N,...] in turn, each for `period` steps, as if `offset` steps had been played before; "random" draws
+    uniformly anew every `period` steps, with a random phase per episode so that all episodes do not change in the same step.
     """
 
     kind: Literal["cycle", "random"]
@@ -38,6 +42,7 @@ class OpenLoopPolicy:
     period: int = 1
     actions: tuple[Any, ...] = ()
     seed: int = 0
+    offset: int = 0
 
     def predict(
         self,
@@ -52,10 +57,13 @@ class OpenLoopPolicy:
         Raises ValueError where that leaves open what is given; episode_start, one flag per row, always says it.
         """
         rows = _batch_size(observation, episode_start)
-        counters = _start(rows or 1, state, episode_start)
-        episode, step = counters[:, 0], counters[:, 1]
-        actions = self._cycle(step) if self.kind == "cycle" else self._random(episode, step)
-        return actions if rows else actions[0], counters + np.array([0, 1, 0])
+        counters = count_episodes(rows or 1, state, episode_start)
+        actions = self.act(counters[:, 0], counters[:, 1])
+        return actions if rows else actions[0], advance(counters)
+
+    def act(self, episode: NDArray[np.int64], step: NDArray[np.int64]) -> NDArray[Any]:
+        """Actions [B,...] at steps [B] of the episodes numbered [B]."""
+        return self._cycle(step + self.offset) if self.kind == "cycle" else self._random(episode, step)
 
     def _cycle(self, step: NDArray[np.int64]) -> NDArray[Any]:
         chosen = np.asarray(self.actions, dtype=self.action_space.dtype)
@@ -84,6 +92,48 @@ def open_loop_policies(action_space: spaces.Space[Any], seed: int = 0) -> dict[s
     policies["random"] = random_policy(action_space, seed)
     policies[f"sticky random {STICKY_STEPS}"] = OpenLoopPolicy("random", action_space, STICKY_STEPS, seed=seed + 1)
     return policies
+
+
+def sweep_policies(
+    action_space: spaces.Space[Any],
+    periods: Iterable[int] = SWEEP_PERIODS,
+    pairs: Mapping[str, tuple[Any, Any]] | None = None,
+    *,
+    centred: bool = False,
+) -> dict[str, OpenLoopPolicy]:
+    """To and fro between two actions, reversing every `period` steps: "sweep PAIR every PERIOD", for each pair and each period.
+
+    pairs: env actions by name, such as {"right, left": (1, 2)}; by default `sweep_pairs`. centred: the first leg is half as long, so
+    that the sweep goes to both sides of where it began; without, to one side. Raises ValueError for periods below 1, TypeError as
+    `open_loop_policies`.
+    """
+    periods = tuple(periods)
+    chosen = sweep_pairs(action_space) if pairs is None else pairs
+    policies = {}
+    for pair, actions in chosen.items():
+        for period in periods:
+            if period < 1:
+                raise ValueError(f"period is {period}; expected at least 1 step.")
+            name = f"{'centred ' if centred else ''}sweep {pair} every {period}"
+            policies[name] = OpenLoopPolicy("cycle", action_space, period, actions, offset=period // 2 if centred else 0)
+    return policies
+
+
+def sweep_pairs(action_space: spaces.Space[Any]) -> dict[str, tuple[Any, Any]]:
+    """Pairs of env actions worth sweeping between, by name.
+
+    Discrete: all pairs of classes ("1|2"); of more than five classes, of five evenly spread. A Box: both ends of each of its first five
+    dimensions ("a0"), the others resting a fifth above their middle. Of several choices: the first and last class of each of the first
+    five ("c0"), the others at their first.
+    """
+    _check(action_space)
+    if isinstance(action_space, spaces.Discrete):
+        start, n = int(action_space.start), int(action_space.n)
+        classes = np.unique(np.linspace(start, start + n - 1, min(n, MOST_SWEPT)).round().astype(np.int64))
+        return {f"{first}|{second}": (first, second) for first, second in combinations(classes, 2)}
+    letter = "c" if isinstance(action_space, spaces.MultiDiscrete) else "a"
+    width = min(MOST_SWEPT, int(np.prod(action_space.shape or ())))
+    return {f"{letter}{dimension}": _two_actions(action_space, dimension) for dimension in range(width)}
 
 
 def constant_policies(action_space: spaces.Space[Any]) -> dict[str, OpenLoopPolicy]:
@@ -117,16 +167,17 @@ def random_policy(action_space: spaces.Space[Any], seed: int = 0) -> OpenLoopPol
     return OpenLoopPolicy("random", action_space, 1, seed=seed)
 
 
-def _two_actions(space: spaces.Space[Any]) -> tuple[Any, Any]:
+def _two_actions(space: spaces.Space[Any], dimension: int = 0) -> tuple[Any, Any]:
+    """The ends of one dimension (or choice), the others at rest."""
     if isinstance(space, spaces.Discrete):
         return np.int64(space.start), np.int64(space.start + space.n - 1)
     if isinstance(space, spaces.MultiDiscrete):
         first: NDArray[Any] = np.asarray(space.start)
-        return first, first + (space.nvec - 1) * (np.arange(len(first)) == 0)
+        return first, first + (space.nvec - 1) * (np.arange(len(first)) == dimension)
     position = np.full(int(np.prod(space.shape or ())), 0.2)
     ends = []
     for end in (-1.0, 1.0):
-        position[0] = end
+        position[dimension] = end
         ends.append(_at(space, position))
     return ends[0], ends[1]
 
@@ -185,7 +236,7 @@ def _batch_size_of_parts(parts: dict[str, Any], episode_start: NDArray[np.bool_]
     raise doubt
 
 
-def _start(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+def count_episodes(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     """Counters of this step; rows that begin an episode get the next free episode number."""
     if state is None:
         return np.stack([np.arange(rows), np.zeros(rows, np.int64), np.full(rows, rows)], 1)
@@ -195,3 +246,8 @@ def _start(rows: int, state: NDArray[np.int64] | None, episode_start: NDArray[np
         counters[begins, 1] = 0
         counters[:, 2] += begins.sum()
     return counters
+
+
+def advance(counters: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counters [B,3] one step later."""
+    return counters + np.array([0, 1, 0])

@@ -1,7 +1,7 @@
 """Judge an agent by its returns, always with their spread and number: in any environment, in a dream, awake.
 
 Seeds are kept apart so that nobody is judged on what he was chosen by: training uses seeds below 500,000, the choice among
-checkpoints 500,000 and up, reports 1,000,000 and up.
+checkpoints 500,000 and up, the search for blind policies 700,000 and up, reports 1,000,000 and up, unseen twins 2,000,000 and up.
 """
 
 from __future__ import annotations
@@ -19,10 +19,21 @@ from tqdm.auto import tqdm
 
 from dreamgym.structs import Policy
 
-__all__ = ["REPORT_SEEDS_FROM", "VALIDATION_SEEDS_FROM", "Returns", "evaluate", "report_seeds", "validation_seeds"]
+__all__ = [
+    "REPORT_SEEDS_FROM",
+    "SEARCH_SEEDS_FROM",
+    "TWIN_SEEDS_FROM",
+    "VALIDATION_SEEDS_FROM",
+    "Returns",
+    "evaluate",
+    "report_seeds",
+    "validation_seeds",
+]
 
 VALIDATION_SEEDS_FROM = 500_000
+SEARCH_SEEDS_FROM = 700_000
 REPORT_SEEDS_FROM = 1_000_000
+TWIN_SEEDS_FROM = 2_000_000
 
 
 def validation_seeds(episodes: int) -> tuple[int, ...]:
@@ -91,6 +102,10 @@ class Returns:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"
 
+    def brief(self) -> dict[str, Any]:
+        """The least that says what was measured, for tables of many."""
+        return {"mean": self.mean, "std": self.std, "n": self.n, "mean_length": self.mean_length, "first_seed": self.seeds[0]}
+
     def to_json(self) -> dict[str, Any]:
         """Numbers for a report: the summary and every episode."""
         summary = {"mean": self.mean, "std": self.std, "median": self.median, "standard_error": self.standard_error, "n": self.n}
@@ -138,7 +153,7 @@ def _play_one_by_one(
         obs, _ = env.reset(seed=seed)
         begins, ended = np.ones(1, bool), False
         while not ended:
-            action, state = agent.predict(_batch_of_one(obs), state=state, episode_start=begins, deterministic=deterministic)
+            action, state = agent.predict(batch_of_one(obs), state=state, episode_start=begins, deterministic=deterministic)
             obs, reward, terminated, truncated, _ = env.step(np.asarray(action)[0])
             begins, ended = np.zeros(1, bool), bool(terminated or truncated)
             returns[episode] += float(reward)
@@ -159,12 +174,12 @@ def _play_rows(
     obs, _ = env.reset(seed=first_seeds)
     begins = np.ones(B, bool)
     while True:
-        action, state = agent.predict(_numpy(obs), state=state, episode_start=begins, deterministic=deterministic)
+        action, state = agent.predict(to_numpy(obs), state=state, episode_start=begins, deterministic=deterministic)
         obs, reward, terminated, truncated, _ = env.step(action)
         counts = episode < N
-        returns[episode[counts]] += _numpy(reward)[counts]
+        returns[episode[counts]] += to_numpy(reward)[counts]
         lengths[episode[counts]] += 1
-        begins = np.asarray(_numpy(terminated) | _numpy(truncated), dtype=bool)
+        begins = np.asarray(to_numpy(terminated) | to_numpy(truncated), dtype=bool)
         for row in np.flatnonzero(begins):
             if counts[row]:
                 tick()
@@ -181,13 +196,13 @@ def _seed_of(seeds: Sequence[int], episode: int) -> int:
     return seeds[min(episode, len(seeds) - 1)]  # idle rows play the last episode again
 
 
-def _batch_of_one(obs: Any) -> Any:
+def batch_of_one(obs: Any) -> Any:
     if isinstance(obs, dict):
-        return {key: _batch_of_one(value) for key, value in obs.items()}
-    return np.asarray(_numpy(obs))[None]
+        return {key: batch_of_one(value) for key, value in obs.items()}
+    return np.asarray(to_numpy(obs))[None]
 
 
-def _numpy(value: Any) -> Any:
+def to_numpy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _numpy(entry) for key, entry in value.items()}
+        return {key: to_numpy(entry) for key, entry in value.items()}
     return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
