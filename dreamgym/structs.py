@@ -396,7 +396,8 @@ class DreamDefaults:
     whether dreams start from episode starts ("first") or from anywhere in the recorded data ("any"). max_uncertainty ends a dream
     whose prediction is more uncertain than that; uncertainty_penalty is subtracted, in units of reward, per unit of uncertainty
     (capped at 3). range_guard ends a dream that leaves the data's range. hold keeps the ensemble member (and dropout mask) for a
-    "step" or an "episode".
+    "step" or an "episode". A "threshold" ends a dream where the chance of an end, 1 - continue_prob, is above end_probability. belief:
+    whether the model is shown the mean or a sample of what awake observations may mean. dropout: the rate in dreams, None as trained.
     """
 
     horizon: int | None = None
@@ -407,6 +408,9 @@ class DreamDefaults:
     temperature: float = 1.0
     hold: Literal["step", "episode"] = "step"
     termination: Literal["threshold", "sample", "never"] = "threshold"
+    end_probability: float = 0.5
+    belief: Literal["mean", "sample"] = "mean"
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         if self.starts not in ("first", "any") or self.hold not in ("step", "episode"):
@@ -417,6 +421,12 @@ class DreamDefaults:
             raise ValueError(f"horizon is {self.horizon}; expected None or at least 1 step.")
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}; expected a number of at least 0.")
+        if not 0.0 < self.end_probability < 1.0:
+            raise ValueError(f"end_probability is {self.end_probability}; expected a chance between 0 and 1.")
+        if self.belief not in ("mean", "sample"):
+            raise ValueError(f"belief is {self.belief!r}; expected mean or sample.")
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}; expected None or a rate in [0, 1).")
 
 
 class Policy(Protocol):

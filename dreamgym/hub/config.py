@@ -24,7 +24,7 @@ from dreamgym.structs import Spec
 __all__ = ["CONFIG", "MAX_FILE", "STARTS", "WEIGHTS", "BundleConfig", "parse_config", "read_config", "write_config"]
 
 FORMAT = "dreamgym-world-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG, WEIGHTS, STARTS = "config.json", "model.safetensors", "initial_states.safetensors"
 MAX_FILE = {WEIGHTS: 2 * 1024**3, STARTS: 256 * 1024**2}  # bytes
 

@@ -42,6 +42,7 @@ _SINCE_2 = (
         type="rssm",
     ),
 )
+_SINCE_3 = (Addition(("model", "defaults"), {"end_probability": 0.5, "belief": "mean", "dropout": None}),)
 
 
 def upgrade(value: dict[str, Any], top: Place) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def upgrade(value: dict[str, Any], top: Place) -> dict[str, Any]:
     It only adds: what is wrong in the file is left for the decoder to find. Raises InvalidModelError if a file has a key that its
     format did not know.
     """
-    steps: list[Callable[[dict[str, Any], Place], None]] = [_from_1_to_2]
+    steps: list[Callable[[dict[str, Any], Place], None]] = [_from_1_to_2, _from_2_to_3]
     value = copy.deepcopy(value)
     for step in steps[value["format_version"] - 1 :]:
         step(value, top)
@@ -60,6 +61,11 @@ def upgrade(value: dict[str, Any], top: Place) -> dict[str, Any]:
 
 def _from_1_to_2(value: dict[str, Any], top: Place) -> None:
     for addition in _SINCE_2:
+        _add(value, addition, top)
+
+
+def _from_2_to_3(value: dict[str, Any], top: Place) -> None:
+    for addition in _SINCE_3:
         _add(value, addition, top)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dreamgym.models.vae import VAE, VAEConfig
 from dreamgym.structs import Spec
 
-__all__ = ["Encoder", "ImageEncoder", "VectorConfig", "VectorEncoder"]
+__all__ = ["CodeStatsConfig", "CodeStatsEncoder", "Encoder", "ImageEncoder", "VectorConfig", "VectorEncoder"]
 
 
 class Encoder(Protocol):
@@ -40,12 +40,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, spec: Spec, config: VAEConfig) -> None:
         super().__init__()
-        shape = spec.observation_space.shape
-        if not spec.is_image or shape is None or shape[:2] != (64, 64) or shape[2] != config.channels:
-            raise ValueError(
-                f"the VAE reads uint8 images of 64x64x{config.channels}, not {spec.observation_space}; "
-                "set Preprocess(size=64), and grey=True for one channel."
-            )
+        _check_readable(spec, config)
         self.vae = VAE(config)
         self.embed_size = config.code
 
@@ -60,6 +55,44 @@ class ImageEncoder(nn.Module):
     def in_range(self, embed: Tensor) -> Tensor:
         """Codes are bounded by the KL, so the range says nothing: always true."""
         return torch.ones(embed.shape[0], dtype=torch.bool, device=embed.device)
+
+
+@dataclass(frozen=True)
+class CodeStatsConfig:
+    """A VAE whose codes are drawn anew wherever they are used, instead of their means. Code 64 for TakeCover in the paper."""
+
+    vae: VAEConfig = field(default_factory=lambda: VAEConfig(code=64))
+
+
+class CodeStatsEncoder(nn.Module):
+    """What the VAE says of an image's code, [mean, log variance]; trained first, then frozen, as ImageEncoder."""
+
+    def __init__(self, spec: Spec, config: CodeStatsConfig) -> None:
+        super().__init__()
+        _check_readable(spec, config.vae)
+        self.vae = VAE(config.vae)
+        self.embed_size = 2 * config.vae.code
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """uint8 [N,64,64,C] -> [N,2Z]."""
+        return self.vae.encode_stats(obs)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Codes [N,Z], not their statistics, -> uint8 [N,64,64,C]."""
+        return self.vae.decode(code)
+
+    def in_range(self, code: Tensor) -> Tensor:
+        """Codes are bounded by the KL, so the range says nothing: always true."""
+        return torch.ones(code.shape[0], dtype=torch.bool, device=code.device)
+
+
+def _check_readable(spec: Spec, config: VAEConfig) -> None:
+    shape = spec.observation_space.shape
+    if not spec.is_image or shape is None or shape[:2] != (64, 64) or shape[2] != config.channels:
+        raise ValueError(
+            f"the VAE reads uint8 images of 64x64x{config.channels}, not {spec.observation_space}; "
+            "set Preprocess(size=64), and grey=True for one channel."
+        )
 
 
 @dataclass(frozen=True)

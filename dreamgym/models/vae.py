@@ -47,6 +47,10 @@ class VAE(nn.Module):
         """uint8 [N,64,64,C] -> mean codes [N,Z]."""
         return self.posterior(to_unit_images(images))[0]
 
+    def encode_stats(self, images: Tensor) -> Tensor:
+        """uint8 [N,64,64,C] -> [mean, log variance] of the codes [N,2Z]."""
+        return torch.cat(self.posterior(to_unit_images(images)), -1)
+
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [N,Z] -> uint8 [N,64,64,C]."""
         pixels = torch.sigmoid(self.decoder(codes).float())

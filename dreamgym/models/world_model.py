@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from dreamgym.models.contrastive import build_state_model
 from dreamgym.models.dreamer_heads import DreamerHeads, DreamerHeadsConfig
-from dreamgym.models.encoders import ImageEncoder, VectorConfig, VectorEncoder
+from dreamgym.models.encoders import CodeStatsConfig, CodeStatsEncoder, ImageEncoder, VectorConfig, VectorEncoder
 from dreamgym.models.ensemble import Ensemble, EnsembleConfig
 from dreamgym.models.heads import ArrivalHeads, ArrivalHeadsConfig, LatentHeads, LatentHeadsConfig
+from dreamgym.models.mdn_heads import MDNHeads, MDNHeadsConfig
+from dreamgym.models.mdn_rnn import MDNRNN, MDNRNNConfig
+from dreamgym.models.mixture_objective import MixtureObjective
 from dreamgym.models.objectives import Contrastive, DreamerObjective, EnsembleObjective, LatentObjective, Losses
 from dreamgym.models.observations import ObservationEncoder, ObservationEncoderConfig
 from dreamgym.models.rssm import RSSM, RSSMConfig
@@ -30,10 +34,10 @@ __all__ = ["WorldModel", "WorldModelConfig"]
 class WorldModelConfig:
     """Which parts a model is made of; the type of each config picks the class. Defaults: an ensemble for vectors."""
 
-    encoder: VAEConfig | VectorConfig | ObservationEncoderConfig = field(default_factory=VectorConfig)
-    core: RSSMConfig | EnsembleConfig = field(default_factory=EnsembleConfig)
-    heads: LatentHeadsConfig | ArrivalHeadsConfig | DreamerHeadsConfig = field(default_factory=ArrivalHeadsConfig)
-    objective: LatentObjective | EnsembleObjective | DreamerObjective = field(default_factory=EnsembleObjective)
+    encoder: VAEConfig | VectorConfig | ObservationEncoderConfig | CodeStatsConfig = field(default_factory=VectorConfig)
+    core: RSSMConfig | EnsembleConfig | MDNRNNConfig = field(default_factory=EnsembleConfig)
+    heads: LatentHeadsConfig | ArrivalHeadsConfig | DreamerHeadsConfig | MDNHeadsConfig = field(default_factory=ArrivalHeadsConfig)
+    objective: LatentObjective | EnsembleObjective | DreamerObjective | MixtureObjective = field(default_factory=EnsembleObjective)
     defaults: DreamDefaults = field(default_factory=DreamDefaults)
 
     def __post_init__(self) -> None:
@@ -43,10 +47,12 @@ class WorldModelConfig:
             raise ValueError(f"parts {[type(part).__name__ for part in parts]} do not fit; what does: {known}.")
 
 
-# Encoder, core, heads and objective that go together: all trained at once, an RSSM on a frozen autoencoder's codes, an ensemble.
+# Encoder, core, heads and objective that go together: all trained at once, an RSSM or an MDN-RNN on a frozen autoencoder's codes, an
+# ensemble.
 _FITTING = (
     (ObservationEncoderConfig, RSSMConfig, DreamerHeadsConfig, DreamerObjective),
     (VAEConfig, RSSMConfig, LatentHeadsConfig, LatentObjective),
+    (CodeStatsConfig, MDNRNNConfig, MDNHeadsConfig, MixtureObjective),
     (VectorConfig, EnsembleConfig, ArrivalHeadsConfig, EnsembleObjective),
 )
 
@@ -184,6 +190,24 @@ class WorldModel(nn.Module):
         dither = noise[:, 0] if isinstance(self.encoder, ObservationEncoder) else None  # hashed, so the core may use the lane too
         return self.core.observe(state, prev_action, self.embed(obs, dither=dither), is_first, noise)[0]
 
+    # ---- variants -----------------------------------------------------------------------------------------------------
+
+    def with_dropout(self, rate: float | None) -> WorldModel:
+        """This model with another dropout rate of its memory, in training and in dreams: a view that shares all tensors. None: itself.
+
+        The view has no `source`, so other processes are sent its weights. Raises ValueError where the model has no dropout, or for a rate
+        outside [0, 1).
+        """
+        if rate is None:
+            return self
+        if not isinstance(self.core, MDNRNN):
+            raise ValueError(f"dropout is {rate}, but this model's {type(self.core).__name__} has none; leave it None.")
+        view = copy.copy(self)
+        view._modules = {**self._modules, "core": self.core.with_dropout(rate)}
+        view.config = replace(self.config, core=view.core.config)
+        view.source = None
+        return view
+
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: SequenceBatch, noise: Tensor, start: Any = None) -> Losses:
@@ -230,7 +254,7 @@ def _build(spec: Spec, config: WorldModelConfig) -> tuple[Any, Any, Any]:
         return vectors, ensemble, ArrivalHeads(config.heads, obs_size=vectors.embed_size)
     encoder: Any
     if isinstance(config.encoder, ObservationEncoderConfig):
-        assert isinstance(config.heads, DreamerHeadsConfig)
+        assert isinstance(config.core, RSSMConfig) and isinstance(config.heads, DreamerHeadsConfig)
         encoder = ObservationEncoder(spec, config.encoder)
         core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
         heads = DreamerHeads(
@@ -243,7 +267,13 @@ def _build(spec: Spec, config: WorldModelConfig) -> tuple[Any, Any, Any]:
             memory_size=core.deter_size,
         )
         return encoder, core, heads
-    assert isinstance(config.encoder, VAEConfig) and isinstance(config.heads, LatentHeadsConfig)
+    if isinstance(config.core, MDNRNNConfig):
+        assert isinstance(config.encoder, CodeStatsConfig) and isinstance(config.heads, MDNHeadsConfig)
+        encoder = CodeStatsEncoder(spec, config.encoder)
+        memory = MDNRNN(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
+        sizes = {"stoch_size": memory.stoch_size, "deter_size": memory.deter_size, "action_size": spec.action_size}
+        return encoder, memory, MDNHeads(config.heads, **sizes)
+    assert isinstance(config.encoder, VAEConfig) and isinstance(config.core, RSSMConfig) and isinstance(config.heads, LatentHeadsConfig)
     encoder = ImageEncoder(spec, config.encoder)
     core = RSSM(config.core, embed_size=encoder.embed_size, action_size=spec.action_size)
     sizes = {"feature_size": core.feature_size, "deter": core.deter_size, "embed_size": encoder.embed_size}
@@ -257,8 +287,10 @@ def _build_contrast(config: WorldModelConfig, encoder: Any, core: Any) -> nn.Mod
     return None
 
 
-def _feature_bounds(core: RSSM | Ensemble) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _feature_bounds(core: RSSM | Ensemble | MDNRNN) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Finite bounds: a GRU's memory lies in [-1,1]; samples and standardised observations are clipped at 10."""
+    if isinstance(core, MDNRNN):
+        return -core.feature_bound, core.feature_bound
     bound = np.full(core.feature_size, 10.0, np.float32)
     if isinstance(core, RSSM):
         bound[: core.latent.flat_size] = core.latent.bound

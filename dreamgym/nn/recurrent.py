@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BlockGRUCell", "BlockLinear", "GRUCell", "LayerNormGRUCell", "RMSNorm", "trunc_normal"]
+from dreamgym.nn.lstm_sequence import lstm_sequence
+
+__all__ = ["BlockGRUCell", "BlockLinear", "GRUCell", "LSTMCell", "LayerNormGRUCell", "RMSNorm", "trunc_normal"]
 
 LAYER_EPS = 1e-3  # Keras' layer norm, which DreamerV2 uses as it comes
 RMS_EPS = 1e-4  # DreamerV3's RMS norm
@@ -38,6 +40,50 @@ class GRUCell(nn.Module):
         update = torch.sigmoid(update_x + update_h)
         candidate = torch.tanh(torch.addcmul(candidate_x, reset, candidate_h))
         return torch.lerp(candidate.to(hidden.dtype), hidden, update.to(hidden.dtype))
+
+
+class LSTMCell(nn.Module):
+    """The LSTM of World Models: one bias vector, whose forget part begins at `forget_bias`. x [B,I]; h, c [B,H].
+
+    Gates lie in torch's order: input, forget, candidate, output. 4 H (I + H) + 4 H parameters. Source: specs/world-models.md 4.1.
+    """
+
+    def __init__(self, inputs: int, units: int, forget_bias: float = 1.0) -> None:
+        super().__init__()
+        self.units = units
+        self.input = nn.Linear(inputs, 4 * units)
+        self.recurrent = nn.Linear(units, 4 * units, bias=False)
+        nn.init.xavier_uniform_(self.input.weight)
+        for gate in self.recurrent.weight.data.chunk(4):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.input.bias)
+        self.input.bias.data[units : 2 * units].fill_(forget_bias)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One step. x and h are brought to the weights' dtype, so that a bfloat16 copy of the cell steps float32 states."""
+        dtype = self.input.weight.dtype
+        gates = self.input(x.to(dtype)) + self.recurrent(h.to(dtype))
+        put, held, candidate, shown = gates.chunk(4, -1)
+        c_next = torch.addcmul(torch.sigmoid(held) * c, torch.sigmoid(put), _tanh(candidate))
+        return (torch.sigmoid(shown) * _tanh(c_next)).to(h.dtype), c_next.to(c.dtype)
+
+    def sequence(
+        self, x: Tensor, h: Tensor, c: Tensor, *, reset: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Every step's memory, x [B,T,I] -> h and c [B,T,H]: the numbers of `forward`, several times as fast to train.
+
+        reset [B,T] bool: the memory after that step is zero, and nothing crosses it, gradients included. mask [B,T,H] multiplies h where
+        it enters a step (recurrent dropout).
+        """
+        gates = self.input(x.transpose(0, 1))
+        reset, mask = (None if each is None else each.transpose(0, 1) for each in (reset, mask))
+        hs, cs = lstm_sequence(gates, self.recurrent.weight, h, c, reset=reset, mask=mask)
+        return hs.transpose(0, 1), cs.transpose(0, 1)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """A CPU takes ten times as long for torch.tanh."""
+    return torch.sigmoid(x * 2.0) * 2.0 - 1.0
 
 
 class LayerNormGRUCell(nn.Module):

@@ -207,5 +207,5 @@ def test_a_folder_goes_before_a_bundled_name(tmp_path: Path, monkeypatch: pytest
 def test_config_json_is_small_enough_to_read_and_says_its_format(tmp_path: Path) -> None:
     bundle.save(toys.rssm(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["format"], config["format_version"]) == ("dreamgym-world-model", 2)
+    assert (config["format"], config["format_version"]) == ("dreamgym-world-model", 3)
     assert config["model"]["core"]["type"] == "rssm" and config["model"]["encoder"]["type"] == "vae"

@@ -224,8 +224,8 @@ def test_a_config_that_is_not_a_json_object_is_refused(folder: Path, data: bytes
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda c: c.update(format_version=99), r"model format 99; this dreamgym \(.+\) reads up to 2\. Run: pip install -U dreamgym"),
-        (lambda c: c.update(format_version=0), "format_version is 0; expected an integer from 1 to 2"),
+        (lambda c: c.update(format_version=99), r"model format 99; this dreamgym \(.+\) reads up to 3\. Run: pip install -U dreamgym"),
+        (lambda c: c.update(format_version=0), "format_version is 0; expected an integer from 1 to 3"),
         (lambda c: c.update(format_version="1"), "format_version is '1'"),
         (lambda c: c.update(format_version=True), "format_version is True"),
         (lambda c: c.pop("format_version"), "format_version is None"),
@@ -278,7 +278,7 @@ def file_entry(**values: Any) -> Callable[[Any], Any]:
         (lambda c: c.pop("source"), "lacks the key 'source'"),
         (top(source=[]), "key 'source'"),
         (top(source={"a": float("nan")}), "key 'source.a' is NaN"),
-        (core(type="os:system"), "unknown type 'os:system'; this version knows ensemble, rssm"),
+        (core(type="os:system"), "unknown type 'os:system'; this version knows ensemble, mdnrnn, rssm"),
         (core(type="__class__"), "unknown type '__class__'"),
         (core(type="../x"), "unknown type '../x'"),
         (core(type="rssm"), "unknown key 'members'"),
