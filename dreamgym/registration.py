@@ -49,6 +49,8 @@ def make_dream(
     range_guard: bool | None = None,
     hold: str | None = None,
     termination: str | None = None,
+    end_probability: float | None = None,
+    dropout: float | None = None,
 ) -> DreamEnv:
     """What gymnasium.make calls: a DreamEnv of a bundled name, a folder, or a model. Raises ModelLoadError and DreamEnv's errors."""
     from dreamgym.dreams.env import DreamEnv
@@ -68,6 +70,8 @@ def make_dream(
         range_guard=range_guard,
         hold=hold,
         termination=termination,
+        end_probability=end_probability,
+        dropout=dropout,
     )
 
 
@@ -90,6 +94,8 @@ def make_dream_vec(
     range_guard: bool | None = None,
     hold: str | None = None,
     termination: str | None = None,
+    end_probability: float | None = None,
+    dropout: float | None = None,
 ) -> DreamVectorEnv:
     """What gymnasium.make_vec calls: a DreamVectorEnv of a bundled name, a folder, or a model."""
     from dreamgym.dreams.vector import DreamVectorEnv
@@ -113,6 +119,8 @@ def make_dream_vec(
         range_guard=range_guard,
         hold=hold,
         termination=termination,
+        end_probability=end_probability,
+        dropout=dropout,
     )
 
 

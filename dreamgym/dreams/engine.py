@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamgym.dreams.sharing import ModelReference
+from dreamgym.dreams.snapshots import Snapshot, layout
 from dreamgym.dreams.starts import Starts
 from dreamgym.models.guard import Guard
 from dreamgym.noise import NoiseStreams
@@ -38,38 +39,6 @@ class StepResult(TensorStruct):
     finite: Tensor  # bool: whether the model's outputs were numbers
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """All a dream needs to go on bit by bit: taken by get_state, put back by set_state, in this process or another."""
-
-    env_id: str  # the world that was dreamt of
-    state: Any  # model state, leading [B]
-    steps: Tensor  # [B] int64
-    horizon: Tensor  # [B] int64
-    done: Tensor  # [B] bool: ended and not begun again
-    temperature: float | Tensor  # one for all, or [B] float32
-    seed: Tensor  # [B] int64, with episode and step the counters of the noise
-    episode: Tensor
-    step: Tensor
-
-    def spread(self, num_slots: int) -> Snapshot:
-        """This snapshot of one slot in each of num_slots; of num_slots slots, itself. Raises ValueError otherwise."""
-        if len(self.steps) == num_slots:
-            return self
-        if len(self.steps) != 1:
-            raise ValueError(f"the saved state has {len(self.steps)} slots; expected 1 or {num_slots}.")
-        return self._map(lambda tensor: tensor.expand(num_slots, *tensor.shape[1:]))
-
-    def clone(self, device: torch.device) -> Snapshot:
-        """A copy that shares nothing with this one."""
-        return self._map(lambda tensor: tensor.to(device, copy=True).contiguous())
-
-    def _map(self, function: Any) -> Snapshot:
-        temperature = function(self.temperature) if isinstance(self.temperature, Tensor) else self.temperature
-        rest = {name: function(getattr(self, name)) for name in ("steps", "horizon", "done", "seed", "episode", "step")}
-        return Snapshot(env_id=self.env_id, state=self.state.map(function), temperature=temperature, **rest)
-
-
 class DreamEngine:
     """A batch of dreams of one model; slot i is a function of its own seed, whatever its neighbours do.
 
@@ -77,8 +46,9 @@ class DreamEngine:
     episode starts and the real time limit, training=True the model's own starts and horizon. horizon: steps until truncation
     (else the model's, else max_episode_steps, else the real time limit; never above a given max_episode_steps).
     temperature: a number, or (low, high) to draw one per episode.
-    termination reads the continue head: "threshold" ends below 0.5, "sample" ends with probability 1 - continue_prob,
-    "never" ignores it. The rest is described at DreamDefaults and Guard. Equal seeds and actions give bit-equal dreams at one
+    termination reads the continue head: "threshold" ends where 1 - continue_prob is above end_probability, "sample" ends with
+    probability 1 - continue_prob, "never" ignores it. dropout: with which rate to dream, for models that know dropout (ValueError for
+    others); None as trained. The rest is described at DreamDefaults and Guard. Equal seeds and actions give bit-equal dreams at one
     batch size on one device; across batch sizes they agree up to the rounding of matrix products.
     Raises ValueError for options out of range or options that the model cannot serve, TypeError for what is not a model.
     """
@@ -99,6 +69,8 @@ class DreamEngine:
         range_guard: bool | None = None,
         hold: str | None = None,
         termination: str | None = None,
+        end_probability: float | None = None,
+        dropout: float | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; expected at least 1.")
@@ -115,32 +87,36 @@ class DreamEngine:
             "range_guard": range_guard,
             "hold": hold,
             "termination": termination,
+            "end_probability": end_probability,
+            "dropout": dropout,
         }
         self.model, self.device = _placed(model, device)
         self.num_envs = num_envs
         defaults = getattr(model, "defaults", DreamDefaults())
         if not training:
             defaults = replace(defaults, horizon=None, starts="first")
-        given = {"starts": starts, "hold": hold, "termination": termination}
+        given = {"starts": starts, "hold": hold, "termination": termination, "end_probability": end_probability, "dropout": dropout}
         options = replace(defaults, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
         self._termination = options.termination
+        self._least_continue = 1.0 - options.end_probability
+        self.dreamer = _with_dropout(self.model, options.dropout)
         self._max_episode_steps = None if max_episode_steps is None else check_horizon(max_episode_steps, "max_episode_steps")
         limits = (horizon, defaults.horizon, max_episode_steps, model.spec.max_episode_steps)
         self.horizon = self._limited(next(limit for limit in limits if limit is not None))
         self.temperature = check_temperature(defaults.temperature if temperature is None else temperature)
-        self._guard = Guard.of(
+        self.guard = Guard.of(
             self.model,
             max_uncertainty=defaults.max_uncertainty if max_uncertainty is None else max_uncertainty,
             uncertainty_penalty=defaults.uncertainty_penalty if uncertainty_penalty is None else uncertainty_penalty,
             range_guard=defaults.range_guard if range_guard is None else range_guard,
         )
         self._starts = Starts(self.model, options.starts, num_envs, self.device)
-        self._lanes = model.noise_lanes
-        self._held_lanes = getattr(model, "episode_lanes", 0) if options.hold == "episode" else 0
+        self._lanes = self.dreamer.noise_lanes
+        self._held_lanes = getattr(self.dreamer, "episode_lanes", 0) if options.hold == "episode" else 0
         self._streams = NoiseStreams(num_envs, self._lanes + 1, device=self.device)  # the last lane samples the end
         self._held: Tensor | None = None
         self._state: Any = None
-        self._current_temperature: float | Tensor = 1.0
+        self.current_temperature: float | Tensor = 1.0  # of the episodes under way; [B] where slots differ
         self.steps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._horizons = torch.full_like(self.steps, self.horizon)
         self.done = torch.zeros_like(self.steps, dtype=torch.bool)  # ended and not begun again
@@ -199,17 +175,14 @@ class DreamEngine:
     @torch.inference_mode()
     def step(self, action: Tensor) -> StepResult:
         """Dream every slot one step on. action [B,A] model action. The reward belongs to the state arrived at."""
-        noise = self._streams.draw()
-        chance, noise = noise[:, -1], noise[:, : self._lanes]
-        if self._held is not None:
-            noise = torch.cat([self._held, noise[:, self._held_lanes :]], 1)
-        state = self.model.step(self._state, action, noise, self._current_temperature)
-        prediction = self.model.predict(state)
+        noise, chance = self.draw()
+        state = self.dreamer.step(self._state, action, noise, self.current_temperature)
+        prediction = self.dreamer.predict(state)
         self._state = state
         self.steps = self.steps + 1
-        ended = self._predicted_end(prediction.continue_prob, chance)
-        reward, halted = self._guard.judge(self.model, state, prediction, ended, self.steps)
-        terminated = ended | halted if self._guard.halts else ended
+        ended = self.predicted_end(prediction.continue_prob, chance)
+        reward, halted = self.guard.judge(self.model, state, prediction, ended, self.steps)
+        terminated = ended | halted if self.guard.halts else ended
         truncated = self.steps >= self._horizons
         self.done = terminated | truncated
         return StepResult(
@@ -221,6 +194,21 @@ class DreamEngine:
             halted=halted,
             finite=_finite(state, prediction.reward + prediction.continue_prob + prediction.uncertainty),
         )
+
+    @torch.inference_mode()
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Noise of the next step: [B,L] for the model, [B] for the end. Moves the streams on."""
+        noise = self._streams.draw()
+        chance, noise = noise[:, -1], noise[:, : self._lanes]
+        return (noise if self._held is None else torch.cat([self._held, noise[:, self._held_lanes :]], 1)), chance
+
+    def predicted_end(self, continue_prob: Tensor, chance: Tensor) -> Tensor:
+        """Which dreams end of themselves, [B] bool; chance [B] as `draw` gives it."""
+        if self._termination == "threshold":
+            return continue_prob < self._least_continue
+        if self._termination == "sample":
+            return chance > continue_prob
+        return torch.zeros_like(continue_prob, dtype=torch.bool)
 
     @torch.inference_mode()
     def features(self) -> Tensor:
@@ -236,7 +224,7 @@ class DreamEngine:
         """Everything that set apart this batch of dreams from others of the same model."""
         streams = self._streams
         counters = {"seed": streams.seed, "episode": streams.episode, "step": streams.step}
-        held = Snapshot(self.model.spec.env_id, self._state, self.steps, self._horizons, self.done, self._current_temperature, **counters)
+        held = Snapshot(self.model.spec.env_id, self._state, self.steps, self._horizons, self.done, self.current_temperature, **counters)
         return held.clone(self.device)
 
     def restore(self, snapshot: Snapshot, seeds: Sequence[int | None] | None = None) -> None:
@@ -247,7 +235,7 @@ class DreamEngine:
         self._check_ours(snapshot)
         saved = snapshot.spread(self.num_envs).clone(self.device)
         self._state, self.steps, self._horizons = saved.state, saved.steps, saved.horizon
-        self._current_temperature, self.done = saved.temperature, saved.done
+        self.current_temperature, self.done = saved.temperature, saved.done
         seed, step = saved.seed, saved.step
         if seeds is not None:
             fresh = torch.tensor([0 if s is None else s % _SEED_MODULUS for s in seeds], dtype=torch.int64, device=self.device)
@@ -274,17 +262,10 @@ class DreamEngine:
     def _check_ours(self, snapshot: Any) -> None:
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"the saved state is a {type(snapshot).__name__}; expected what get_state() returned.")
-        ours, found = (_layout(state) for state in (self.model.initial(1), snapshot.state))
+        ours, found = (layout(state) for state in (self.model.initial(1), snapshot.state))
         world = self.model.spec.env_id
         if snapshot.env_id != world or found != ours:
             raise ValueError(f"the saved state is of a model of {snapshot.env_id}: {found}; this model of {world} has {ours}.")
-
-    def _predicted_end(self, continue_prob: Tensor, chance: Tensor) -> Tensor:
-        if self._termination == "threshold":
-            return continue_prob < 0.5
-        if self._termination == "sample":
-            return chance > continue_prob
-        return torch.zeros_like(self.steps, dtype=torch.bool)
 
     def _limits(self, horizon: Any) -> int | Tensor:
         if horizon is None:
@@ -314,14 +295,14 @@ class DreamEngine:
 
     def _set_temperature(self, slots: Tensor, everywhere: bool, temperature: float | tuple[float, float], chance: Tensor) -> None:
         """One float as long as all slots agree: multiplying by a float is cheaper than by a tensor."""
-        current = self._current_temperature
+        current = self.current_temperature
         if isinstance(temperature, float) and (everywhere or (isinstance(current, float) and current == temperature)):
-            self._current_temperature = temperature
+            self.current_temperature = temperature
             return
         low, high = (temperature, temperature) if isinstance(temperature, float) else temperature
         drawn = low + (high - low) * chance
         old = drawn if everywhere else current if isinstance(current, Tensor) else torch.full_like(drawn, current)
-        self._current_temperature = torch.where(slots, drawn, old)
+        self.current_temperature = torch.where(slots, drawn, old)
 
     @torch.inference_mode()
     def _hold(self) -> None:
@@ -366,11 +347,6 @@ def _finite(state: Any, total: Tensor) -> Tensor:
     return torch.isfinite(total)
 
 
-def _layout(state: Any) -> dict[str, list[int]]:
-    """What a model's state holds, without the batch."""
-    return {name: list(tensor.shape[1:]) for name, tensor in state.items()}
-
-
 def _placed(model: Any, device: torch.device | str | None) -> tuple[Any, torch.device]:
     """The model on the device; a copy where it lives elsewhere, for moving a caller's model would break its other users.
 
@@ -388,6 +364,15 @@ def _placed(model: Any, device: torch.device | str | None) -> tuple[Any, torch.d
     if wanted == home or not hasattr(model, "to"):
         return model, wanted
     return copy.deepcopy(model).to(wanted), wanted
+
+
+def _with_dropout(model: Any, rate: float | None) -> Any:
+    """The model, dreaming with another rate of dropout; it shares the weights."""
+    if rate is None:
+        return model
+    if not hasattr(model, "with_dropout"):
+        raise ValueError(f"dropout is {rate}, but this model of {model.spec.env_id} dreams without; leave it out.")
+    return model.with_dropout(rate)
 
 
 def _rebuilt(model: Any, arguments: dict[str, Any], snapshot: Snapshot | None, seeds: tuple[Tensor, Tensor]) -> DreamEngine:

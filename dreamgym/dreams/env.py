@@ -55,6 +55,8 @@ class DreamEnv(gym.Env[Any, Any]):
         range_guard: bool | None = None,
         hold: str | None = None,
         termination: str | None = None,
+        end_probability: float | None = None,
+        dropout: float | None = None,
     ) -> None:
         self._engine = DreamEngine(
             model,
@@ -70,6 +72,8 @@ class DreamEnv(gym.Env[Any, Any]):
             range_guard=range_guard,
             hold=hold,
             termination=termination,
+            end_probability=end_probability,
+            dropout=dropout,
         )
         self.render_mode = check_render_mode(render_mode)
         self.render_size = render_size

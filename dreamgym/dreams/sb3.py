@@ -55,6 +55,8 @@ class DreamVecEnv(VecEnv):
         range_guard: bool | None = None,
         hold: str | None = None,
         termination: str | None = None,
+        end_probability: float | None = None,
+        dropout: float | None = None,
     ) -> None:
         self.dreams = DreamVectorEnv(
             model,
@@ -74,6 +76,8 @@ class DreamVecEnv(VecEnv):
             range_guard=range_guard,
             hold=hold,
             termination=termination,
+            end_probability=end_probability,
+            dropout=dropout,
         )
         self._spread_clocks = spread_clocks
         self._quiet: list[dict[str, Any]] = [{} for _ in range(num_envs)]  # building new ones each step would dominate

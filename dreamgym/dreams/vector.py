@@ -60,6 +60,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         range_guard: bool | None = None,
         hold: str | None = None,
         termination: str | None = None,
+        end_probability: float | None = None,
+        dropout: float | None = None,
     ) -> None:
         super().__init__()
         self._engine = DreamEngine(
@@ -76,6 +78,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             range_guard=range_guard,
             hold=hold,
             termination=termination,
+            end_probability=end_probability,
+            dropout=dropout,
         )
         self.num_envs = num_envs
         self.output = check_output(output)

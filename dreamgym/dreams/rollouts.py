@@ -1,0 +1,219 @@
+"""Judges many candidate policies in one batch of dreams: what an evolution strategy asks a world model, a thousand dreams at a time."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dreamgym.dreams.engine import DreamEngine, Temperature
+from dreamgym.dreams.observations import ObservationReader
+from dreamgym.errors import NonFiniteDreamError
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import DreamableModel, TensorStruct
+
+__all__ = ["DreamRollouts", "ManyPolicies", "RolloutResult"]
+
+_ALIVE_SHARE = 0.93  # below it the finished dreams are taken out: copying the states costs a tenth of a step
+_ROWS_MULTIPLE = 16  # of a batch: matrix kernels are compiled for each number of rows, a millisecond a time
+
+
+class ManyPolicies(Protocol):
+    """A family of policies whose members are vectors of parameters."""
+
+    def act_many(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """Model actions [P,M,A] of P policies, parameters [P,N], on M features each, [P,M,F] float32. A pure function."""
+        ...
+
+
+@dataclass(frozen=True)
+class RolloutResult(TensorStruct):
+    """What each candidate's dreams came to, [P,R], on the CPU."""
+
+    returns: Tensor  # float32, undiscounted, in the environment's units
+    lengths: Tensor  # int64 steps
+    ended: Tensor  # bool: by a predicted end or the guard; false where the time limit ended it
+
+
+class DreamRollouts:
+    """P candidates, R whole dreams each, in one batch that finished dreams leave.
+
+    Rollout r has the same start and the same noise for every candidate, those of DreamVectorEnv's slot r: with `seed` it dreams what
+    DreamEnv seeded seed + r dreams, up to rounding (so pass seeds at least R apart). Options as in DreamEngine with training=False;
+    guard and penalty are the model's defaults. The model and its weights are read once, here: make a new one after training them.
+    bfloat16 computes matrix products so, twice to four times as fast on CPUs that can; the policies see float32.
+    Raises what DreamEngine raises, and ValueError for counts below 1.
+    """
+
+    def __init__(
+        self,
+        model: DreamableModel,
+        policy: ManyPolicies,
+        *,
+        candidates: int,
+        rollouts: int,
+        device: torch.device | str | None = None,
+        bfloat16: bool = True,
+        temperature: Temperature | None = None,
+        dropout: float | None = None,
+        hold: str | None = None,
+        termination: str | None = None,
+        end_probability: float | None = None,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        if candidates < 1 or rollouts < 1:
+            raise ValueError(f"candidates is {candidates}, rollouts is {rollouts}; expected at least 1.")
+        self.policy, self.candidates, self.rollouts = policy, candidates, rollouts
+        self._engine = DreamEngine(
+            model,
+            rollouts,
+            device=device,
+            max_episode_steps=max_episode_steps,
+            temperature=temperature,
+            hold=hold,
+            termination=termination,
+            end_probability=end_probability,
+            dropout=dropout,
+        )
+        self.device = self._engine.device
+        self._bfloat16 = bfloat16 and isinstance(self._engine.dreamer, nn.Module)
+        self._dreamer = _in_bfloat16(self._engine.dreamer) if self._bfloat16 else self._engine.dreamer
+        self._reader = ObservationReader(self._dreamer, "latent", self.device)
+
+    @property
+    def model(self) -> Any:
+        """The world model that is dreamt."""
+        return self._engine.model
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Steps until truncation."""
+        return self._engine.horizon
+
+    @torch.inference_mode()
+    def returns(self, parameters: Any, seed: int) -> RolloutResult:
+        """Dream with candidates `parameters` [P,N] (tensor or array), each R times.
+
+        Raises ValueError for another number of candidates, NonFiniteDreamError where the model produces NaN or infinity.
+        """
+        parameters = torch.as_tensor(parameters).to(self.device, torch.float32)
+        if parameters.dim() != 2 or len(parameters) != self.candidates:
+            raise ValueError(f"parameters have shape {list(parameters.shape)}; expected [{self.candidates}, N], a row per candidate.")
+        self._engine.reset(seeds=[seed + rollout for rollout in range(self.rollouts)])
+        dreams = _Dreams(self._engine.state, self.candidates, self.rollouts)
+        with self._precision():
+            for step in range(1, self.max_episode_steps + 1):
+                self._step(dreams, parameters, step)
+                if dreams.over:
+                    break
+        return dreams.result()
+
+    def _step(self, dreams: _Dreams, parameters: Tensor, step: int) -> None:
+        engine, rollout = self._engine, dreams.rollout
+        noise, chance = engine.draw()
+        temperature = engine.current_temperature
+        temperature = temperature[rollout] if isinstance(temperature, Tensor) else temperature
+        dreams.state = self._dreamer.step(dreams.state, self._act(dreams, parameters), noise[rollout], temperature)
+        reward, continue_prob, ended = self._judge(dreams.state, chance[rollout], step)
+        dreams.count(reward, continue_prob, ended, last=step == self.max_episode_steps)
+
+    def _act(self, dreams: _Dreams, parameters: Tensor) -> Tensor:
+        """Model actions [B,A]. Outside autocast: the policy that is judged is the one that will act awake."""
+        features = self._reader.latent(dreams.state).float()
+        with torch.autocast(self.device.type, enabled=False):
+            return dreams.packed(self.policy.act_many(parameters[dreams.living], dreams.by_candidate(features)))
+
+    def _judge(self, state: Any, chance: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Reward, continue_prob and whether it ended, each [B]; step counts this one. The ensemble is asked only where it matters."""
+        guard, dreamer = self._engine.guard, self._dreamer
+        if isinstance(dreamer, WorldModel) and not guard.halts and not guard.uncertainty_penalty:
+            features = dreamer.core.features(state)
+            reward, continue_prob = dreamer.heads.reward(state, features), dreamer.heads.continue_prob(state, features)
+            return reward, continue_prob, self._engine.predicted_end(continue_prob, chance)
+        prediction = dreamer.predict(state)
+        ended = self._engine.predicted_end(prediction.continue_prob, chance)
+        steps = torch.full(chance.shape, step, dtype=torch.int64, device=chance.device)
+        reward, halted = guard.judge(dreamer, state, prediction, ended, steps)
+        return reward, prediction.continue_prob, ended | halted
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
+
+
+class _Dreams:
+    """The dreams still under way, packed: row i is rollout[i] of candidate[i], candidates in order. Some may be over already."""
+
+    def __init__(self, starts: Any, candidates: int, rollouts: int) -> None:
+        device = next(tensor for _, tensor in starts.items()).device
+        self._slot = torch.arange(candidates * rollouts, device=device)
+        self._rollouts = rollouts
+        self._returns = torch.zeros(candidates * rollouts, device=device)
+        self._lengths = torch.zeros_like(self._slot)
+        self._ended = torch.zeros_like(self._slot, dtype=torch.bool)
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self._alive = torch.ones_like(self._ended)
+        self._locate()
+        self.state = starts[self.rollout]
+        self.over = False
+
+    def _locate(self) -> None:
+        self.rollout, candidate = self._slot % self._rollouts, self._slot // self._rollouts
+        self.living, number, count = candidate.unique_consecutive(return_inverse=True, return_counts=True)
+        most = int(count.max())
+        self._full = len(self.living) * most == len(self._slot)
+        self._shape = (len(self.living), most)
+        first = count.cumsum(0) - count
+        self._cell = number * most + torch.arange(len(number), device=number.device) - first[number]
+        self._row = torch.zeros(len(self.living) * most, dtype=torch.int64, device=number.device)
+        self._row[self._cell] = torch.arange(len(number), device=number.device)
+
+    def by_candidate(self, rows: Tensor) -> Tensor:
+        """[B,...] -> [P,M,...]; where a candidate has fewer than M dreams, the rest repeats row 0."""
+        return (rows if self._full else rows[self._row]).unflatten(0, self._shape)
+
+    def packed(self, by_candidate: Tensor) -> Tensor:
+        """Undo `by_candidate`."""
+        rows = by_candidate.flatten(0, 1)
+        return rows if self._full else rows[self._cell]
+
+    def count(self, reward: Tensor, continue_prob: Tensor, ended: Tensor, *, last: bool) -> None:
+        """Book one step, each [B], and let dreams that are over leave when they have become many."""
+        alive = self._alive
+        self._finite &= (torch.isfinite(reward + continue_prob) | ~alive).all()
+        self._returns[self._slot] += torch.where(alive, reward.float(), 0.0)
+        self._lengths[self._slot] += alive
+        self._ended[self._slot] |= ended & alive
+        self._alive = alive & ~ended
+        left = int(self._alive.sum())
+        self.over = left == 0 or last
+        rows = -(-left // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+        if not self.over and left < _ALIVE_SHARE * len(alive) and rows < len(alive):
+            self._leave(rows)
+
+    def _leave(self, rows: int) -> None:
+        """Keep the dreams under way and as many others as fill the rows."""
+        keep = self._alive.int().argsort(descending=True, stable=True)[:rows].sort().values
+        self._slot, self._alive, self.state = self._slot[keep], self._alive[keep], self.state[keep]
+        self._locate()
+
+    def result(self) -> RolloutResult:
+        """Of all dreams. Raises NonFiniteDreamError."""
+        if not self._finite:
+            raise NonFiniteDreamError("the model produced NaN or infinity in a dream; a lower temperature keeps dreams closer to the data.")
+        results = (self._returns, self._lengths, self._ended)
+        with torch.inference_mode(False):
+            return RolloutResult(*(result.unflatten(0, (-1, self._rollouts)).cpu().clone() for result in results))
+
+
+def _in_bfloat16(model: nn.Module) -> Any:
+    """A copy whose matrices are in bfloat16, so that autocast need not cast them at each use; vectors stay in float32."""
+    bank = getattr(model, "initial_states", None)  # large, and not read here
+    half = copy.deepcopy(model, {id(bank): None} if bank is not None else {})
+    for parameter in half.parameters():
+        if parameter.dim() >= 2:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return half.requires_grad_(False)
