@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
@@ -81,46 +82,33 @@ def fit(
     _check_preset(preset, size, env_steps, max_minutes)
     if not isinstance(env_or_dataset, (str, Replay)):
         raise TypeError(f"env_or_dataset is a {type(env_or_dataset).__name__}; expected a gymnasium id such as 'Pendulum-v1', or a Replay.")
-    if isinstance(env_or_dataset, Replay):
-        env, spec = None, env_or_dataset.spec
-        chosen = _choose_preset(preset, spec, size, env_steps)
-    else:
-        env, spec, chosen = _make_world(
-            env_or_dataset, preprocess, env_kwargs or {}, lambda spec: _choose_preset(preset, spec, size, env_steps)
-        )
-    name = spec.env_id
-    folder = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{chosen.name}-{seed}"
-    with torch.device("meta"):
-        WorldModel(spec, chosen.model)  # a preset that does not fit the spaces fails before anything is written
-    for space in (spec.observation_space, spec.action_space):
-        encode_space(space)  # and so does a world whose model could not be saved at the end
-    if env is not None and isinstance(chosen, OnlinePreset):
-        _check_budget(chosen, spec)
-    described: dict[str, Any] = {"env_id": name, "seed": seed, "preset": json.loads(json.dumps(asdict(chosen)))}
-    described["kinds"] = _kinds(chosen)
-    if env_kwargs:
-        described["env_kwargs"] = env_kwargs
-    if preprocess is not None:
-        described["preprocess"] = json.loads(json.dumps(asdict(preprocess)))
-    fresh = _open_folder(folder, described, resume=resume)
-    options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env, "env_kwargs": env_kwargs}
-    if isinstance(chosen, OnlinePreset):
-        trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, max_minutes=max_minutes, **options)
-    else:
-        trainer = Trainer(spec, chosen, workers=workers, **options)
-    if isinstance(env_or_dataset, Replay):
-        trainer.use_dataset(env_or_dataset)
-    if not fresh:
-        trainer.resume()
-    try:
-        metrics = trainer.run()
-    except KeyboardInterrupt:
-        trainer.export()
-        raise
-    finally:
-        trainer.close()
-        if env is not None:
-            env.close()
+    with ExitStack() as closing:
+        if isinstance(env_or_dataset, Replay):
+            env, spec = None, env_or_dataset.spec
+            chosen = _choose_preset(preset, spec, size, env_steps)
+        else:
+            env, spec, chosen = _make_world(
+                env_or_dataset, preprocess, env_kwargs or {}, lambda spec: _choose_preset(preset, spec, size, env_steps)
+            )
+            closing.callback(env.close)
+        folder = Path(out) if out is not None else Path("runs") / f"{spec.env_id.replace('/', '-')}-{chosen.name}-{seed}"
+        _check_world(chosen, spec, lived=env is not None)
+        fresh = _open_folder(folder, _described(spec, chosen, seed, env_kwargs, preprocess), resume=resume)
+        options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env}
+        if isinstance(chosen, OnlinePreset):
+            trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, env_kwargs=env_kwargs, max_minutes=max_minutes, **options)
+        else:
+            trainer = Trainer(spec, chosen, env_kwargs=env_kwargs, workers=workers, **options)
+        closing.callback(trainer.close)
+        if isinstance(env_or_dataset, Replay):
+            trainer.use_dataset(env_or_dataset)
+        if not fresh:
+            trainer.resume()
+        try:
+            metrics = trainer.run()
+        except KeyboardInterrupt:
+            trainer.export()
+            raise
     return Run(trainer.model, trainer.agent, metrics, folder)
 
 
@@ -135,6 +123,16 @@ def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None, max_m
         raise ValueError(f"max_minutes is {max_minutes}; expected None or a positive number of minutes.")
     if max_minutes is not None and (isinstance(preset, Preset) or preset in PRESETS):
         raise ValueError(f"max_minutes is for {', '.join(ONLINE_PRESETS)}; a staged preset is bounded by env_steps.")
+
+
+def _check_world(preset: Recipe, spec: Spec, *, lived: bool) -> None:
+    """Raises for a preset and spaces that could not be trained or saved, before anything is written. lived: real steps are to be taken."""
+    with torch.device("meta"):
+        WorldModel(spec, preset.model)
+    for space in (spec.observation_space, spec.action_space):
+        encode_space(space)
+    if lived and isinstance(preset, OnlinePreset):
+        _check_budget(preset, spec)
 
 
 def _check_budget(preset: OnlinePreset, spec: Spec) -> None:
@@ -162,17 +160,17 @@ def _make_world(
 ) -> tuple[gym.Env[Any, Any], Spec, Recipe]:
     """The env as the caller or else the preset wants it: with its action repeat, and images that its convolutions can read."""
     env = make_env(env_id, preprocess=preprocess, **env_kwargs)
-    spec = make_spec(env, env_id)
-    chosen = choose(spec)
-    if preprocess is not None or not isinstance(chosen, OnlinePreset):
-        return env, spec, chosen
-    wanted = _wanted_preprocess(spec, chosen)
-    if wanted == spec.preprocess:
-        return env, spec, chosen
-    env.close()
-    env = make_env(env_id, preprocess=wanted, **env_kwargs)
-    spec = make_spec(env, env_id)
-    return env, spec, choose(spec)
+    with ExitStack() as unsuited:
+        unsuited.callback(env.close)
+        spec = make_spec(env, env_id)
+        chosen = choose(spec)
+        wanted = spec.preprocess
+        if preprocess is None and isinstance(chosen, OnlinePreset):
+            wanted = _wanted_preprocess(spec, chosen)
+        if wanted == spec.preprocess:
+            unsuited.pop_all()
+            return env, spec, chosen
+    return _make_world(env_id, wanted, env_kwargs, choose)
 
 
 def _wanted_preprocess(spec: Spec, preset: OnlinePreset) -> Preprocess:
@@ -186,6 +184,17 @@ def _wanted_preprocess(spec: Spec, preset: OnlinePreset) -> Preprocess:
 
 
 _IMAGE_SIZES = (32, 64, 128)
+
+
+def _described(spec: Spec, preset: Recipe, seed: int, env_kwargs: dict[str, Any] | None, preprocess: Preprocess | None) -> dict[str, Any]:
+    """What config.json says of a run, and what a call must say again to resume it."""
+    described: dict[str, Any] = {"env_id": spec.env_id, "seed": seed, "preset": json.loads(json.dumps(asdict(preset)))}
+    described["kinds"] = _kinds(preset)
+    if env_kwargs:
+        described["env_kwargs"] = env_kwargs
+    if preprocess is not None:
+        described["preprocess"] = json.loads(json.dumps(asdict(preprocess)))
+    return described
 
 
 def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -241,6 +242,66 @@ def test_a_world_whose_model_could_not_be_saved_is_refused_before_anything_is_wr
     with pytest.raises(TypeError, match="cannot be stored"):
         fit("DreamgymTests/Switches-v0", tiny_vae_rssm(), out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+class Tracked(Squares):
+    """Squares that know which of them nobody closed."""
+
+    made = 0
+    left_open: ClassVar[set[gym.Env]] = set()
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        Tracked.made += 1
+        self.left_open.add(self)
+
+    def close(self) -> None:
+        self.left_open.discard(self)
+
+
+gym.register("DreamgymTests/Tracked-v0", entry_point=Tracked, max_episode_steps=40)
+gym.register("DreamgymTests/Endless-v0", entry_point=Tracked)
+
+
+@pytest.fixture
+def tracked():
+    Tracked.made = 0
+    Tracked.left_open.clear()
+    return Tracked
+
+
+@pytest.mark.parametrize(
+    ("env_id", "preset", "message"),
+    [
+        ("DreamgymTests/Endless-v0", tiny_vae_rssm(), "max_episode_steps"),
+        ("DreamgymTests/Tracked-v0", tiny_ensemble(), "one-dimensional"),
+        ("DreamgymTests/Tracked-v0", tiny_preset(replace(TRAINING, prefill=500)), "nothing would be learned"),
+        ("DreamgymTests/Tracked-v0", tiny_vae_rssm(), "holds a different run"),
+    ],
+    ids=["no time limit", "no model", "no budget", "no folder"],
+)
+def test_an_env_is_closed_where_fit_refuses_it(env_id, preset, message, tracked, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        fit(env_id, preset, out=tmp_path, progress=False)
+    assert tracked.made > 0 and not tracked.left_open
+
+
+def test_the_env_and_the_log_are_closed_where_a_checkpoint_cannot_be_read(tracked, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(training.Trainer, "run", lambda trainer: {})
+    monkeypatch.setattr(training.Trainer, "close", lambda trainer: closed.append(bool(tracked.left_open)))
+    fit("DreamgymTests/Tracked-v0", tiny_vae_rssm(), out=tmp_path, progress=False)
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged"):
+        fit("DreamgymTests/Tracked-v0", tiny_vae_rssm(), out=tmp_path, progress=False)
+    assert tracked.made == 2 and not tracked.left_open and closed == [True, True]  # the trainer before its env
+
+
+def test_both_envs_are_closed_where_a_preset_wants_the_env_made_anew(tracked, tmp_path, monkeypatch):
+    monkeypatch.setattr(OnlineTrainer, "run", lambda trainer: {})
+    fit("DreamgymTests/Tracked-v0", replace(tiny_preset(), action_repeat=2), out=tmp_path, progress=False)
+    assert tracked.made == 2 and not tracked.left_open
 
 
 def test_an_unknown_preset_names_the_known_ones():
