@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ import torch
 from gymnasium import spaces
 
 from dreamgym.models.dreamer_heads import DreamerHeadsConfig
-from dreamgym.models.encoders import VectorConfig
+from dreamgym.models.encoders import CodeStatsConfig, VectorConfig
 from dreamgym.models.ensemble import EnsembleConfig
 from dreamgym.models.heads import ArrivalHeadsConfig, LatentHeadsConfig
 from dreamgym.models.latents import GaussianLatent
+from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward, SurvivalReward
+from dreamgym.models.mdn_rnn import MDNRNNConfig
+from dreamgym.models.mixture_objective import MixtureObjective
 from dreamgym.models.objectives import (
     Contrastive,
     DreamerObjective,
@@ -28,7 +31,7 @@ from dreamgym.models.rssm import RSSMConfig
 from dreamgym.models.vae import VAEConfig
 from dreamgym.models.world_model import WorldModel, WorldModelConfig
 from dreamgym.nn.networks import MLPConfig
-from dreamgym.structs import SequenceBatch, Spec
+from dreamgym.structs import DreamDefaults, SequenceBatch, Spec
 
 K = 3  # actions and codes of the toy worlds
 
@@ -88,6 +91,31 @@ def tiny_ensemble(*, members: int = 3, seed: int = 0, obs_size: int = K) -> Worl
     return WorldModel(spec, config)
 
 
+def tiny_mdn(
+    *, members: int = 3, seed: int = 0, reward: SurvivalReward | MLPReward | None = None, belief: str = "mean", **core: Any
+) -> WorldModel:
+    """An MDN-RNN on a frozen autoencoder's code statistics; keywords go to MDNRNNConfig."""
+    torch.manual_seed(seed)
+    spec = Spec("Toy-v0", spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(K), max_episode_steps=50)
+    return WorldModel(
+        spec,
+        WorldModelConfig(
+            encoder=CodeStatsConfig(VAEConfig(code=K)),
+            core=MDNRNNConfig(**{"units": 24, "mixtures": 3, **core}),
+            heads=MDNHeadsConfig(reward or MLPReward(layers=1, units=24), members=members, member_units=16),
+            objective=MixtureObjective(reward_scale=10.0),
+            defaults=DreamDefaults(belief=belief),  # type: ignore[arg-type]
+        ),
+    )
+
+
+def coded(model: WorldModel, rows: SequenceBatch, log_var: float = -6.0) -> SequenceBatch:
+    """Rows as the model's encoder would have left them: for an MDN-RNN, codes are the means of narrow normals."""
+    if not isinstance(model.config.encoder, CodeStatsConfig) or rows.embed is None:
+        return rows
+    return replace(rows, embed=torch.cat([rows.embed, torch.full_like(rows.embed, log_var)], -1))
+
+
 def echo_world(batch: int, length: int, *, seed: int, shift: int = 0, episode: int = 7) -> SequenceBatch:
     """o_{t+1} = one-hot(a_t), reward 1 for action 0, episodes of fixed length; `shift` misaligns the actions on purpose."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +148,7 @@ def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) 
     optimiser = torch.optim.Adam(model.trainable_parameters(), rate, fused=True)
     parts: dict[str, torch.Tensor] = {}
     for step in range(steps):
-        losses = model.loss(echo_world(16, 10, seed=step, shift=shift), noise_for(model, 16, 10, seed=step))
+        losses = model.loss(coded(model, echo_world(16, 10, seed=step, shift=shift)), noise_for(model, 16, 10, seed=step))
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
@@ -130,7 +158,8 @@ def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) 
 
 def see(model: WorldModel, state: Any, batch: SequenceBatch, t: int, noise: torch.Tensor) -> Any:
     """The belief after row t; a model whose encoder stands apart is shown the code."""
-    if isinstance(model.config.encoder, VAEConfig):
+    if isinstance(model.config.encoder, (VAEConfig, CodeStatsConfig)):
+        batch = coded(model, batch)
         assert batch.embed is not None
         return model.core.observe(state, batch.prev_action[:, t], batch.embed[:, t], batch.is_first[:, t], noise)[0]
     return model.observe(state, batch.prev_action[:, t], batch.obs[:, t], batch.is_first[:, t], noise)

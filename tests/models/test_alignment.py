@@ -18,7 +18,7 @@ from dreamgym.models.latents import CategoricalLatent, GaussianLatent
 from dreamgym.models.objectives import Contrastive, KLConfig, RewardOnly
 from dreamgym.models.rssm import BlockGRUConfig, LayerNormGRUConfig
 from dreamgym.structs import Spec
-from tests.models.builders import K, echo_errors, tiny_dreamer, tiny_ensemble, tiny_rssm, train
+from tests.models.builders import K, echo_errors, tiny_dreamer, tiny_ensemble, tiny_mdn, tiny_rssm, train
 
 REWARD_VARIANCE = 2.0 / 9.0  # of a reward that is 1 with probability 1/3
 OBS_VARIANCE = 2.0 / 3.0  # of a one-hot of three, summed
@@ -39,6 +39,8 @@ MODELS = {
     "two stages, blocks, unimix, 3 priors": partial(tiny_rssm, latent=UNIMIX, cell=BLOCKS, prior_members=3),
     "two stages, deterministic": partial(tiny_rssm, path="deterministic", latent=SIGMOID2, deter=16),
     "two stages, stochastic": partial(tiny_rssm, path="stochastic", deter=16),
+    "mixture": tiny_mdn,
+    "mixture, shared choice, no flag": partial(tiny_mdn, mixture="shared", first_flag=False, features="zh"),
     "reconstruction": tiny_dreamer,
     "reconstruction, layer norm, sigmoid2, 3 priors": partial(tiny_dreamer, latent=SIGMOID2, cell=LAYER_NORM, prior_members=3),
     "reconstruction, v2": partial(tiny_dreamer, None, V2, latent=CLASSES, cell=LAYER_NORM),
@@ -61,6 +63,7 @@ MODELS = {
 LATE = [
     "ensemble of 3",
     "two stages",
+    "mixture",
     "reconstruction, v2",
     "reconstruction, overshooting",
     "reconstruction, stochastic",

@@ -15,7 +15,7 @@ from dreamgym.models.objectives import Contrastive, KLConfig, Reconstruction, Re
 from dreamgym.models.rssm import BlockGRUConfig, GRUConfig, LayerNormGRUConfig
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
-from tests.models.builders import echo_world, noise_for, see, tiny_dreamer, tiny_ensemble, tiny_rssm
+from tests.models.builders import coded, echo_world, noise_for, see, tiny_dreamer, tiny_ensemble, tiny_mdn, tiny_rssm
 
 T, JOIN = 9, 4  # two episodes, rows 0 to 3 and 4 to 8
 
@@ -40,6 +40,8 @@ OBJECTIVES: dict[str, Any] = {
     "contrastive over states": partial(tiny_dreamer, Contrastive("state", layers=1, units=8)),
     "reward only": partial(tiny_dreamer, RewardOnly()),
     "two stages": tiny_rssm,
+    "mixture": tiny_mdn,
+    "mixture, shared choice, no flag": partial(tiny_mdn, mixture="shared", first_flag=False),
     "ensemble": tiny_ensemble,
 }
 cores = pytest.mark.parametrize("core", CORES.values(), ids=CORES)
@@ -107,7 +109,7 @@ def test_the_states_a_two_stage_loss_trains_on_are_those_of_each_episode_alone(c
 def test_the_states_of_every_objective_are_those_of_each_episode_alone(build):
     model, rows = build(), two_episodes()
     noise = noise_for(model, 3, T)
-    assert_same(model.loss(rows, noise).states, alone(model, rows, noise))
+    assert_same(model.loss(coded(model, rows), noise).states, alone(model, rows, noise))
 
 
 @cores
@@ -126,13 +128,15 @@ def test_no_gradient_crosses_the_start_of_an_episode(core):
 @objectives
 def test_the_loss_of_two_episodes_in_a_row_and_each_alone_is_the_same_where_it_is_a_mean_over_rows(build):
     """Rewards, ends and what was seen; members and overshooting have their own tests, InfoNCE compares rows of the whole batch."""
-    model, rows = build(), two_episodes()
-    noise = noise_for(model, 3, T)
+    model = build()
+    rows, noise = coded(model, two_episodes()), noise_for(model, 3, T)
     together = model.loss(rows, noise).parts
-    parts = [(model.loss(rows[:, part], noise[:, part]).parts, part.stop - part.start) for part in (slice(0, JOIN), slice(JOIN, T))]
-    compared = [name for name in ("reward", "continue", "obs", "code") if name in together and "transition" not in together]
+    left_out = int("latent" in together)  # an MDN-RNN foretells no first row
+    counts = [JOIN - left_out, T - JOIN - left_out]
+    parts = [model.loss(rows[:, part], noise[:, part]).parts for part in (slice(0, JOIN), slice(JOIN, T))]
+    compared = [name for name in ("reward", "continue", "obs", "code", "latent") if name in together and "transition" not in together]
     for name in compared:
-        expected = sum(losses[name] * count for losses, count in parts) / T
+        expected = sum(losses[name] * count for losses, count in zip(parts, counts)) / sum(counts)
         torch.testing.assert_close(together[name], expected, atol=1e-4, rtol=1e-4)
     assert compared or "transition" in together
 
