@@ -18,7 +18,7 @@ from torch import nn
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 
-__all__ = ["read_agent", "read_config", "write_agent", "write_config"]
+__all__ = ["read_agent", "read_config", "read_kind", "write_agent", "write_config"]
 
 Agent = TypeVar("Agent", bound=nn.Module)
 Config = TypeVar("Config")
@@ -27,27 +27,31 @@ _LARGEST = 64 * 1024  # bytes of agent.json; ours have 2000
 _EXPECTED = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 
-def write_agent(folder: Path, agent: nn.Module, *, feature_size: int, config: Any) -> None:
-    """Write both files; config is a frozen dataclass of plain values, choices and dataclasses."""
+def write_agent(folder: Path, agent: nn.Module, *, feature_size: int, config: Any, kind: str | None = None) -> None:
+    """Write both files; config is a frozen dataclass of plain values, choices, tuples and dataclasses. kind tells agents apart."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = {"feature_size": feature_size, "config": write_config(config)}
+    named = {} if kind is None else {"kind": kind}
+    written = {**named, "feature_size": feature_size, "config": write_config(config)}
     (folder / "agent.json").write_text(json.dumps(written, indent=2, allow_nan=False) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in agent.state_dict().items()}, folder / "agent.safetensors")
 
 
-def read_agent(folder: Path, config_class: type[Config], build: Callable[[int, Config], Agent]) -> Agent:
+def read_kind(folder: Path) -> str | None:
+    """Which kind of agent a folder says it holds; None where it does not say. Raises ModelNotFoundError, InvalidModelError."""
+    written = _read_description(folder / "agent.json")
+    kind = written.get("kind") if isinstance(written, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def read_agent(folder: Path, config_class: type[Config], build: Callable[[int, Config], Agent], *, kind: str | None = None) -> Agent:
     """Read both files; build(feature_size, config) makes the agent. Raises ModelNotFoundError, or InvalidModelError for damaged files."""
-    description, weights = folder / "agent.json", folder / "agent.safetensors"
-    if not description.is_file() or not weights.is_file():
-        raise ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json and agent.safetensors, as fit writes it.")
-    text = description.read_bytes()
-    if len(text) > _LARGEST:
-        raise InvalidModelError(f"agent.json has {len(text)} bytes; the limit is {_LARGEST}.")
-    try:
-        written = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelError(f"agent.json is not JSON: {error}") from error
-    _check_keys(written, ("feature_size", "config"), "agent.json")
+    weights = folder / "agent.safetensors"
+    if not weights.is_file():
+        raise _absent(folder)
+    written = _read_description(folder / "agent.json")
+    _check_keys(written, ("feature_size", "config") if kind is None else ("kind", "feature_size", "config"), "agent.json")
+    if kind is not None and written["kind"] != kind:
+        raise InvalidModelError(f"agent.json holds an agent of kind {str(written['kind'])[:100]!r}; expected {kind}.")
     size = _read(int, written["feature_size"], "feature_size")
     if not 1 <= size <= 2**20:
         raise InvalidModelError(f"agent.json: feature_size is {size}; expected 1 to {2**20}.")
@@ -64,6 +68,22 @@ def read_agent(folder: Path, config_class: type[Config], build: Callable[[int, C
     except (SafetensorError, RuntimeError) as error:
         raise InvalidModelError(f"agent.safetensors does not fit agent.json and this model's actions: {str(error)[:500]}") from error
     return agent
+
+
+def _read_description(path: Path) -> Any:
+    if not path.is_file():
+        raise _absent(path.parent)
+    text = path.read_bytes()
+    if len(text) > _LARGEST:
+        raise InvalidModelError(f"agent.json has {len(text)} bytes; the limit is {_LARGEST}.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"agent.json is not JSON: {error}") from error
+
+
+def _absent(folder: Path) -> ModelNotFoundError:
+    return ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json and agent.safetensors, as fit writes it.")
 
 
 def _first_difference(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
@@ -113,7 +133,18 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) and value in get_args(hint):
             return value
         raise InvalidModelError(f"agent.json: {where} is {str(value)[:100]!r}; expected one of {', '.join(get_args(hint))}.")
+    if get_origin(hint) is tuple:
+        return _read_tuple(hint, value, where)
     return _read_number(hint, value, where)
+
+
+def _read_tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+    """Of any length, tuple[T, ...], or as many as the hint names."""
+    inner = get_args(hint)
+    if not isinstance(value, list) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
+        raise InvalidModelError(f"agent.json: {where} is {str(value)[:100]!r}; expected a list as long as {hint} says.")
+    hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+    return tuple(_read(one, element, f"{where}[{number}]") for number, (one, element) in enumerate(zip(hints, value)))
 
 
 def _read_number(hint: Any, value: Any, where: str) -> Any:

@@ -51,7 +51,8 @@ class BeliefPolicy:
     The agent is a Policy over features or a StateAgent. Keeps the model's posterior and the action actually returned, so any noise is
     added here and not by the caller: explore_noise is the std of Gaussian noise on model actions, clipped to [-1,1] (for classes: the
     chance of a uniform one, in each factor). It replaces a StateAgent's own exploration and comes on top of a Policy's.
-    posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the posterior's mean. The k-th row to begin an
+    posterior "sample" acts from a sampled belief, as PlaNet's training does; "mean" from the posterior's mean; None as the model wants
+    it (DreamDefaults.belief). The k-th row to begin an
     episode since `reseed` draws from the streams of (seed, k), whatever the batch.
     """
 
@@ -61,9 +62,11 @@ class BeliefPolicy:
         model: WorldModel,
         *,
         explore_noise: float = 0.0,
-        posterior: Literal["mean", "sample"] = "mean",
+        posterior: Literal["mean", "sample"] | None = None,
         seed: int = 0,
     ) -> None:
+        if posterior is None:
+            posterior = getattr(getattr(model, "defaults", None), "belief", "mean")  # a third party's model may have none
         if posterior not in ("mean", "sample"):
             raise ValueError(f"posterior is {posterior!r}; expected 'mean' or 'sample'.")
         if not explore_noise >= 0.0:
