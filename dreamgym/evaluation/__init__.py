@@ -13,11 +13,13 @@ from dreamgym.evaluation.fidelity import FixedPolicyFidelity, fixed_policy_fidel
 from dreamgym.evaluation.panel import evaluate_blind
 from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, open_loop_policies, random_policy, sweep_pairs, sweep_policies
 from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors
+from dreamgym.evaluation.reliability import EndReliability, end_reliability
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds, validation_seeds
 from dreamgym.evaluation.yoked import YokedControl, yoked_control
 
 __all__ = [
     "Comparison",
+    "EndReliability",
     "FixedPolicyFidelity",
     "LengthCheck",
     "OpenLoopBaselines",
@@ -29,6 +31,7 @@ __all__ = [
     "compare",
     "compare_with_blind",
     "constant_policies",
+    "end_reliability",
     "evaluate",
     "evaluate_blind",
     "fixed_policy_fidelity",

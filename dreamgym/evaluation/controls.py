@@ -28,8 +28,8 @@ __all__ = [
     "random_length_check",
 ]
 
-FINALISTS = 4
-SECOND_ROUND = 3  # times the episodes of the first
+ROUNDS = 3
+KEPT = 4  # one in so many candidates reaches the next round of the search, where it plays twice as many episodes
 
 
 @dataclass(frozen=True)
@@ -73,29 +73,40 @@ def open_loop_baselines(
     periods: Iterable[int] = SWEEP_PERIODS,
     pairs: Mapping[str, tuple[Any, Any]] | None = None,
     search_episodes: int = 20,
-    finalists: int = FINALISTS,
+    rounds: int = ROUNDS,
     episodes: int = 100,
     seeds: Sequence[int] | None = None,
     progress: bool = False,
 ) -> OpenLoopBaselines:
     """Search constants and sweeps of every period for the best blind policy, then judge it on fresh seeds.
 
-    Every candidate plays search_episodes; the best `finalists` then three times as many again, and whose mean over all of these is
-    highest is best. It, random actions and the constants are judged on `seeds`, by default `report_seeds(episodes)`. periods and
-    pairs are those of `sweep_policies`; sweeps centred on the start are tried too. The env needs no model, and is left open.
+    Every candidate plays search_episodes; in each further round the best quarter so far plays twice as many as in the round before, and
+    whose mean over all its episodes is highest after `rounds` is best. It, random actions and the constants are judged on `seeds`, by
+    default `report_seeds(episodes)`. periods and pairs are those of `sweep_policies`; sweeps centred on the start are tried too, and
+    constants. With the defaults and one pair that is about 4,000 episodes. The env needs no model, and is left open.
     Raises TypeError for actions without blind policies, ValueError where there is nothing to play.
     """
     space = getattr(env, "single_action_space", env.action_space)
     chosen = report_seeds(episodes) if seeds is None else tuple(int(seed) for seed in seeds)
     constants, candidates = constant_policies(space), _candidates(space, tuple(periods), pairs)
-    rounds = _search_seeds(search_episodes)
-    searched = evaluate_blind(candidates, env, seeds=rounds[0], progress=progress)
-    ahead = sorted(searched, key=lambda name: -searched[name].mean)[: max(1, finalists)]
-    again = evaluate_blind({name: candidates[name] for name in ahead}, env, seeds=rounds[1], progress=progress)
-    searched |= {name: _joined(searched[name], returns) for name, returns in again.items()}
-    best = max(ahead, key=lambda name: searched[name].mean)
+    searched, best = _search(candidates, env, search_episodes, rounds, progress)
     compared = {"random": random_policy(space), **constants, best: candidates[best]}
     return OpenLoopBaselines(searched, evaluate_blind(compared, env, seeds=chosen, progress=progress), best, {**candidates, **compared})
+
+
+def _search(candidates: dict[str, OpenLoopPolicy], env: Any, episodes: int, rounds: int, progress: bool) -> tuple[dict[str, Returns], str]:
+    """Returns of all candidates, and the name of the best; seeds follow on each other from round to round."""
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; expected at least 1.")
+    searched: dict[str, Returns] = {}
+    ahead, first = list(candidates), SEARCH_SEEDS_FROM
+    for _ in range(rounds):
+        played = evaluate_blind({name: candidates[name] for name in ahead}, env, seeds=range(first, first + episodes), progress=progress)
+        searched |= {name: _joined(searched[name], returns) if name in searched else returns for name, returns in played.items()}
+        ahead.sort(key=lambda name: -searched[name].mean)
+        best, ahead = ahead[0], ahead[: math.ceil(len(ahead) / KEPT)]
+        first, episodes = first + episodes, 2 * episodes
+    return searched, best
 
 
 @dataclass(frozen=True)
@@ -279,12 +290,6 @@ def _candidates(space: Any, periods: tuple[int, ...], pairs: Mapping[str, tuple[
     """Constants and sweeps; one of period 1 has no half leg to be centred by."""
     longer = tuple(period for period in periods if period > 1)
     return {**constant_policies(space), **sweep_policies(space, periods, pairs), **sweep_policies(space, longer, pairs, centred=True)}
-
-
-def _search_seeds(episodes: int) -> tuple[range, range]:
-    """Seeds of the first and of the second round."""
-    middle = SEARCH_SEEDS_FROM + episodes
-    return range(SEARCH_SEEDS_FROM, middle), range(middle, middle + SECOND_ROUND * episodes)
 
 
 def _joined(first: Returns, second: Returns) -> Returns:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamgym.evaluation.comparison import awake_env, compare, judging_dream
-from dreamgym.evaluation.policies import OpenLoopPolicy, open_loop_policies, random_policy
+from dreamgym.evaluation.panel import evaluate_blind
+from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, open_loop_policies, random_policy, sweep_policies
 from dreamgym.evaluation.prediction_errors import correlation, one_step_errors, open_loop_errors
-from dreamgym.evaluation.returns import REPORT_SEEDS_FROM, Returns, evaluate, report_seeds
+from dreamgym.evaluation.returns import REPORT_SEEDS_FROM, Returns, report_seeds
 from dreamgym.structs import Policy, SequenceBatch
 
 __all__ = [
@@ -61,6 +62,17 @@ class FixedPolicyFidelity:
         return correlation(*self._means())
 
     @property
+    def log_return_ratio(self) -> float | None:
+        """Root mean square of ln(dream return / real return): 0.2 is wrong by a fifth up or down. None unless all means are positive.
+
+        Where every step of life pays 1 it is log_length_ratio with the policies that survive in both worlds counted in.
+        """
+        dream, real = self._means()
+        if min(dream.min(), real.min()) <= 0:
+            return None
+        return float(np.sqrt(np.square(np.log(dream / real)).mean()))
+
+    @property
     def log_length_ratio(self) -> float | None:
         """Root mean square of ln(dream length / real length), over policies whose episodes end early in one of the worlds."""
         limit = ENDS_EARLY * self.max_episode_steps
@@ -76,16 +88,18 @@ class FixedPolicyFidelity:
             dream = self.dream[name]
             returns = [f"{each.mean:.1f} ± {each.std:.1f}" for each in (real, dream)]
             lines.append(f"{name:{width}}  {returns[0]:>22}  {returns[1]:>22}  {real.mean_length:>10.1f}  {dream.mean_length:>11.1f}")
-        numbers = (self.rank_correlation, self.linear_correlation, self.log_length_ratio)
-        rank, linear, ratio = ("undefined" if number is None else f"{number:.2f}" for number in numbers)
-        return "\n".join([*lines, f"rank correlation {rank}, linear correlation {linear}, r.m.s. log ratio of lengths {ratio}"])
+        numbers = (self.rank_correlation, self.linear_correlation, self.log_length_ratio, self.log_return_ratio)
+        rank, linear, of_lengths, of_returns = ("undefined" if number is None else f"{number:.2f}" for number in numbers)
+        ratios = f"r.m.s. log ratio of lengths {of_lengths}, of returns {of_returns}"
+        return "\n".join([*lines, f"rank correlation {rank}, linear correlation {linear}, {ratios}"])
 
     def to_json(self) -> dict[str, Any]:
-        """Summaries per policy and the three agreements."""
+        """Summaries per policy and the agreements."""
         return {
             "rank_correlation": self.rank_correlation,
             "linear_correlation": self.linear_correlation,
             "log_length_ratio": self.log_length_ratio,
+            "log_return_ratio": self.log_return_ratio,
             "policies": {name: {"real": self.real[name].brief(), "dream": self.dream[name].brief()} for name in self.real},
         }
 
@@ -100,24 +114,56 @@ def fixed_policy_fidelity(
     episodes: int = 20,
     seed: int = REPORT_SEEDS_FROM,
     *,
+    periods: Iterable[int] | None = None,
+    pairs: Mapping[str, tuple[Any, Any]] | None = None,
+    real: Mapping[str, Returns] | None = None,
+    dream_options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> FixedPolicyFidelity:
     """Score blind policies in the dream and in reality.
 
     env_fn builds the real env (single or vector) as preprocessed for `model`; by default from the model's Spec. `policies` defaults to
-    `open_loop_policies`. Episode k is seeded seed + k in both worlds; the seeds have nothing to do with each other across worlds.
+    `open_loop_policies`, or, with `periods`, to the constants and the sweeps of those periods between `pairs` (see `sweep_policies`).
+    `real`, such as an earlier result's, replaces playing in reality; dream_options, such as {"end_probability": 0.3}, go to the
+    DreamVectorEnv: so a setting is calibrated on many dreams and one real table. Episode k is seeded seed + k in both worlds; the
+    seeds have nothing to do with each other across worlds. Raises ValueError if `real` lacks a policy.
     """
-    blind = open_loop_policies(model.spec.action_space, seed) if policies is None else policies
+    blind = _blind(model, policies, periods, pairs, seed)
+    if real is not None and not set(blind) <= set(real):
+        raise ValueError(f"real lacks {sorted(set(blind) - set(real))}; expected returns of every policy that is dreamt.")
     seeds = range(seed, seed + episodes)
-    dream = judging_dream(model, episodes)
-    real = awake_env(model, obs_type=None) if env_fn is None else env_fn()
+    dream = judging_dream(model, episodes * len(blind), **(dream_options or {}))
     try:
-        dreamt = {name: evaluate(policy, dream, seeds=seeds, progress=progress) for name, policy in blind.items()}
-        lived = {name: evaluate(policy, real, seeds=seeds, progress=progress) for name, policy in blind.items()}
+        dreamt = evaluate_blind(blind, dream, seeds=seeds, progress=progress)
     finally:
         dream.close()
-        real.close()
+    lived = _live(model, env_fn, blind, seeds, progress) if real is None else {name: real[name] for name in blind}
     return FixedPolicyFidelity(dreamt, lived, model.spec.max_episode_steps)
+
+
+def _blind(
+    model: Any,
+    policies: Mapping[str, OpenLoopPolicy] | None,
+    periods: Iterable[int] | None,
+    pairs: Mapping[str, tuple[Any, Any]] | None,
+    seed: int,
+) -> Mapping[str, OpenLoopPolicy]:
+    space = model.spec.action_space
+    if policies is not None:
+        return policies
+    if periods is not None:
+        return {**constant_policies(space), **sweep_policies(space, periods, pairs)}
+    return open_loop_policies(space, seed)
+
+
+def _live(
+    model: Any, env_fn: Callable[[], Any] | None, policies: Mapping[str, OpenLoopPolicy], seeds: Sequence[int], progress: bool
+) -> dict[str, Returns]:
+    env = awake_env(model, obs_type=None) if env_fn is None else env_fn()
+    try:
+        return evaluate_blind(policies, env, seeds=seeds, progress=progress)
+    finally:
+        env.close()
 
 
 def measure(

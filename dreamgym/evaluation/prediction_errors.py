@@ -31,9 +31,9 @@ def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5) -> dic
     `open_loop_errors`. Raises ValueError unless T > context.
     """
     _check(rows, context, 1)
-    rows = rows.to(_home(model))
+    rows = rows.to(home(model))
     found = _Errors(model, rows, _yardsticks(rows))
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         state = model.initial(len(rows.reward))
         for t in range(rows.reward.shape[1] - 1):
             state = _observe(model, state, rows, t)
@@ -65,7 +65,7 @@ def open_loop_errors(
     A quantity that is undefined is None.
     """
     _check(rows, context, min(horizons))
-    rows = rows.to(_home(model))
+    rows = rows.to(home(model))
     B, T = rows.reward.shape
     yardsticks = _yardsticks(rows)
     wanted = [horizon for horizon in sorted(set(horizons)) if context - 1 + horizon < T]
@@ -75,7 +75,7 @@ def open_loop_errors(
     def drawn(horizon: int) -> Tensor:
         return streams.uniform(seeds, torch.zeros_like(seeds), torch.full_like(seeds, horizon), model.noise_lanes)
 
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         alive = torch.ones_like(rows.is_first[:, 0])
         states = open_loop_states(model, rows, context, noise=drawn if sampled else None)
         for row, state in islice(enumerate(states), context, context + wanted[-1]):
@@ -208,7 +208,7 @@ def correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-class _evaluating:
+class evaluating:
     """Switch dropout and the like off, and back to what it was."""
 
     def __init__(self, model: Any) -> None:
@@ -229,10 +229,11 @@ def _observe(model: Any, state: Any, rows: SequenceBatch, t: int) -> Any:
 
 
 def _mean_noise(model: Any, rows: int) -> Tensor:
-    return torch.full((rows, model.noise_lanes), 0.5, device=_home(model))
+    return torch.full((rows, model.noise_lanes), 0.5, device=home(model))
 
 
-def _home(model: Any) -> torch.device:
+def home(model: Any) -> torch.device:
+    """Where a model's parameters live; the CPU if it has none."""
     like = next(model.parameters(), None) if hasattr(model, "parameters") else None
     return torch.device("cpu") if like is None else like.device
 
