@@ -15,7 +15,17 @@ from torch import Tensor
 from dreamgym.data.replay import Replay
 from dreamgym.structs import SequenceBatch, Spec
 
-__all__ = ["Dealer", "EncodedSink", "EpisodeStreams", "PaddedEpisodes", "encode_episodes", "encoded_spec", "padded_episodes"]
+__all__ = [
+    "Dealer",
+    "Encode",
+    "EncodedSink",
+    "EpisodeStreams",
+    "LongEnough",
+    "PaddedEpisodes",
+    "encode_episodes",
+    "encoded_spec",
+    "padded_episodes",
+]
 
 # Images uint8 [N,Y,X,C] -> what is kept of them, float [N,E].
 Encode: TypeAlias = Callable[[NDArray[Any]], NDArray[np.floating[Any]]]
@@ -27,20 +37,31 @@ def encoded_spec(spec: Spec, size: int) -> Spec:
 
 
 class Dealer:
-    """Takes episodes like a replay, keeps every n-th one out of training, and drops those shorter than `least` steps.
+    """Takes episodes like a replay, and keeps every n-th one out of training.
 
-    Which is kept out depends on how many are stored, so that a run that is resumed deals as one that never stopped.
+    Which one that is depends on how many are stored, so that a run that is resumed deals as one that never stopped.
     """
 
-    def __init__(self, train: Replay, held_out: Replay, *, every: int, least: int = 1) -> None:
-        self.train, self.held_out, self.every, self.least = train, held_out, every, least
+    def __init__(self, train: Replay, held_out: Replay, *, every: int) -> None:
+        self.train, self.held_out, self.every = train, held_out, every
         self.spec = train.spec
+
+    def add_episode(self, *args: Any, **kwargs: Any) -> None:
+        """As Replay.add_episode."""
+        number = len(self.train.episodes) + len(self.held_out.episodes) + 1
+        (self.held_out if number % self.every == 0 else self.train).add_episode(*args, **kwargs)
+
+
+class LongEnough:
+    """Hands on episodes of at least `least` steps, and forgets the others."""
+
+    def __init__(self, sink: Any, least: int) -> None:
+        self.sink, self.least, self.spec = sink, least, sink.spec
 
     def add_episode(self, obs: Any, action: NDArray[Any], *args: Any, **kwargs: Any) -> None:
         """As Replay.add_episode."""
         if len(action) >= self.least:
-            number = len(self.train.episodes) + len(self.held_out.episodes) + 1
-            (self.held_out if number % self.every == 0 else self.train).add_episode(obs, action, *args, **kwargs)
+            self.sink.add_episode(obs, action, *args, **kwargs)
 
 
 class EncodedSink:
@@ -70,10 +91,10 @@ class EncodedSink:
         self.sink.add_episode(codes, action, reward, terminated, truncated, valid, policy)
 
 
-def encode_episodes(pixels: Replay, encode: Encode, sink: Any, *, first: int = 0) -> None:
-    """Encode the episodes of a replay from number `first` on, in order."""
+def encode_episodes(pixels: Replay, encode: Encode, sink: Any) -> None:
+    """Encode all episodes of a replay, in order."""
     encoded = EncodedSink(pixels.spec, encode, sink)
-    for (start, stop), policy in list(zip(pixels.episodes, pixels.policies))[first:]:
+    for (start, stop), policy in zip(pixels.episodes, pixels.policies):
         rows = pixels.sequence(start, stop)
         action = pixels.spec.to_env_action(rows.prev_action[0, 1:]).numpy()
         assert isinstance(rows.obs, Tensor)

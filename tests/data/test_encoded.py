@@ -7,7 +7,16 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from dreamgym.data.encoded import Dealer, EncodedSink, EpisodeStreams, PaddedEpisodes, encode_episodes, encoded_spec, padded_episodes
+from dreamgym.data.encoded import (
+    Dealer,
+    EncodedSink,
+    EpisodeStreams,
+    LongEnough,
+    PaddedEpisodes,
+    encode_episodes,
+    encoded_spec,
+    padded_episodes,
+)
 from dreamgym.data.replay import Replay
 from tests.data.toys import IMAGE, VECTOR, add
 
@@ -67,7 +76,7 @@ def test_stored_pictures_are_encoded_as_if_they_had_come_in_just_now():
 
 def test_every_third_episode_is_kept_out_and_short_ones_are_dropped():
     train, held_out = Replay(VECTOR), Replay(VECTOR)
-    dealer = Dealer(train, held_out, every=3, least=2)
+    dealer = LongEnough(Dealer(train, held_out, every=3), 2)
     for mark, steps in enumerate((4, 1, 5, 3, 6)):
         add(dealer, steps, mark=mark)
     assert [stop - start - 1 for start, stop in train.episodes] == [4, 5, 6]
