@@ -107,8 +107,9 @@ class Returns:
         return {"mean": self.mean, "std": self.std, "n": self.n, "mean_length": self.mean_length, "first_seed": self.seeds[0]}
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers for a report: the summary and every episode."""
-        summary = {"mean": self.mean, "std": self.std, "median": self.median, "standard_error": self.standard_error, "n": self.n}
+        """Numbers for a report: the summary and every episode. What is undefined is None, since JSON knows no nan."""
+        error = self.standard_error if self.n > 1 else None
+        summary = {"mean": self.mean, "std": self.std, "median": self.median, "standard_error": error, "n": self.n}
         episodes = {"returns": list(self.returns), "lengths": list(self.lengths), "seeds": list(self.seeds)}
         return {**summary, "mean_length": self.mean_length, "unit": self.unit, **episodes}
 
