@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamgym.nn.dense import Dense, EnsembleDense
-from dreamgym.nn.recurrent import BlockGRUCell, BlockLinear, GRUCell, LayerNormGRUCell, RMSNorm, trunc_normal
+from dreamgym.nn.recurrent import BlockGRUCell, BlockLinear, GRUCell, LayerNormGRUCell, LSTMCell, RMSNorm, trunc_normal
 
 CELLS = {
     "gru": lambda: GRUCell(5, 16),
@@ -190,3 +190,87 @@ def test_ensemble_layer_equals_its_members_one_by_one(norm):
                 alone.norm.weight.copy_(together.norm.scale[member, 0])
                 alone.norm.bias.copy_(together.norm.shift[member, 0])
         torch.testing.assert_close(together(x)[member], alone(x[member]))
+
+
+def lstm(inputs: int = 5, units: int = 7, dtype: torch.dtype = torch.float64) -> tuple[LSTMCell, tuple[torch.Tensor, ...]]:
+    """A cell and x [3,6,I], h, c [3,D]."""
+    torch.manual_seed(0)
+    cell = LSTMCell(inputs, units).to(dtype)
+    return cell, tuple(torch.randn(shape, dtype=dtype) for shape in ((3, 6, inputs), (3, units), (3, units)))
+
+
+def lstm_steps(cell: LSTMCell, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, reset=None, mask=None) -> tuple[torch.Tensor, ...]:
+    hs, cs = [], []
+    for t in range(x.shape[1]):
+        h, c = cell(x[:, t], h if mask is None else h * mask[:, t], c)
+        if reset is not None:
+            h, c = (part.masked_fill(reset[:, t, None], 0.0) for part in (h, c))
+        hs.append(h)
+        cs.append(c)
+    return torch.stack(hs, 1), torch.stack(cs, 1)
+
+
+def test_lstm_has_one_bias_and_equals_torchs_with_two():
+    cell, (x, h, c) = lstm()
+    assert sum(parameter.numel() for parameter in cell.parameters()) == 4 * 7 * (5 + 7) + 4 * 7
+    theirs = torch.nn.LSTM(5, 7, batch_first=True).double()
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(cell.input.weight)
+        theirs.weight_hh_l0.copy_(cell.recurrent.weight)
+        theirs.bias_ih_l0.copy_(cell.input.bias.normal_())
+        theirs.bias_hh_l0.zero_()
+    expected, (h_last, c_last) = theirs(x, (h[None], c[None]))
+    hs, cs = cell.sequence(x, h, c)
+    torch.testing.assert_close(hs, expected)
+    torch.testing.assert_close((hs[:, -1], cs[:, -1]), (h_last[0], c_last[0]))
+
+
+def test_lstm_keeps_most_of_its_memory_at_first():
+    """The forget gate's bias of 1: with all other weights zero, c decays by sigmoid(1)."""
+    cell, (_, h, c) = lstm()
+    with torch.no_grad():
+        cell.input.weight.zero_()
+        cell.recurrent.weight.zero_()
+        _, c_next = cell(torch.zeros(3, 5, dtype=c.dtype), h, c)
+    torch.testing.assert_close(c_next, 0.7310585786300049 * c)
+
+
+@pytest.mark.parametrize("with_resets", [False, True])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_lstm_sequence_gives_the_numbers_and_gradients_of_its_steps(with_resets, with_mask):
+    cell, start = lstm()
+    reset = torch.rand(3, 6) < 0.3 if with_resets else None
+    mask = (torch.rand(3, 6, 7) < 0.7).double() / 0.7 if with_mask else None
+    weights = torch.randn(2, 3, 6, 7).double()
+    found = []
+    for run in (cell.sequence, lambda *start, **options: lstm_steps(cell, *start, **options)):
+        cell.zero_grad()
+        leaves = [tensor.clone().requires_grad_() for tensor in start]
+        memories = torch.stack(run(*leaves, reset=reset, mask=mask))
+        (memories * weights).sum().backward()
+        found.append([memories.detach(), *(leaf.grad for leaf in leaves), *(parameter.grad.clone() for parameter in cell.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_lstm_forgets_even_what_is_no_number():
+    cell, (x, h, c) = lstm()
+    reset = torch.zeros(3, 6, dtype=torch.bool)
+    reset[:, 2] = True
+    broken = x.clone()
+    broken[:, 1] = torch.nan
+    expected, _ = cell.sequence(x, h, c, reset=reset)
+    found, _ = cell.sequence(broken, h, c, reset=reset)
+    assert found[:, 1].isnan().all()
+    torch.testing.assert_close(found[:, 2:], expected[:, 2:])
+
+
+def test_lstm_in_bfloat16_stays_close_and_keeps_float32_states():
+    cell, (x, h, c) = lstm(dtype=torch.float32)
+    expected = cell.sequence(x, h, c)
+    with torch.autocast("cpu", torch.bfloat16):
+        hs, cs = cell.sequence(x, h, c)
+    assert hs.dtype == cs.dtype == torch.float32
+    torch.testing.assert_close((hs, cs), expected, atol=0.03, rtol=0.03)
+    step = cell.bfloat16()(x[:, 0], h, c)
+    assert step[0].dtype == step[1].dtype == torch.float32
+    torch.testing.assert_close(step, (expected[0][:, 0], expected[1][:, 0]), atol=0.03, rtol=0.03)
