@@ -1,4 +1,4 @@
-"""Bundles of older formats, frozen when they were current (tests/hub/format_1), load and dream as they did then."""
+"""Bundles of older formats, frozen when they were current (tests/hub/format_1 and format_2), load and dream as they did then."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from dreamgym.models.rssm import RSSM, RSSMState
 from tests.hub import toys
 
 FORMAT_1 = Path(__file__).parent / "format_1"
+FORMAT_2 = Path(__file__).parent / "format_2"
+BOTH = pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2], ids=["1", "2"])
 TOP = Place("config.json")
 
 
@@ -35,9 +37,10 @@ def close(mine: Tensor, its: Tensor) -> None:
     torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)  # other machines multiply matrices in another order
 
 
-def test_a_bundle_of_format_1_dreams_as_it_did() -> None:
-    said = toys.dream(bundle.load(FORMAT_1 / "ensemble"))
-    frozen = load_file(FORMAT_1 / "ensemble" / "dream.safetensors")
+@BOTH
+def test_an_old_bundle_dreams_as_it_did(folder: Path) -> None:
+    said = toys.dream(bundle.load(folder / "ensemble"))
+    frozen = load_file(folder / "ensemble" / "dream.safetensors")
     assert len(said) == len(frozen)
     for number, tensor in enumerate(said):
         close(tensor, frozen[str(number)])
@@ -74,10 +77,11 @@ def test_bundled_models_predict_as_when_they_were_published(name: str) -> None:
         close(tensor, frozen[f"{name}.{key}"])
 
 
+@BOTH
 @pytest.mark.parametrize("make", [toys.ensemble, toys.rssm])
-def test_what_format_1_left_unsaid_is_what_it_meant(make: Callable[[], Any]) -> None:
-    """The toys use today's defaults, which are format 1's behaviour."""
-    config = parse_config((FORMAT_1 / make.__name__ / "config.json").read_bytes(), "config.json")
+def test_what_an_old_format_left_unsaid_is_what_it_meant(make: Callable[[], Any], folder: Path) -> None:
+    """The toys use today's defaults, which are the old formats' behaviour."""
+    config = parse_config((folder / make.__name__ / "config.json").read_bytes(), "config.json")
     model = make()
     assert config.model == model.config and config.spec == model.spec
 
@@ -94,6 +98,14 @@ def test_saving_an_upgraded_model_writes_the_newest_format(tmp_path: Path) -> No
     bundle.save(bundle.load(FORMAT_1 / "ensemble"), tmp_path)
     assert toys.read_json(tmp_path)["format_version"] == FORMAT_VERSION
     assert bundle.load(tmp_path).config == bundle.load(FORMAT_1 / "ensemble").config
+
+
+def test_a_file_of_format_2_may_not_say_what_came_later() -> None:
+    config = json.loads((FORMAT_2 / "rssm" / "config.json").read_text())
+    assert config["format_version"] == 2
+    config["model"]["defaults"]["belief"] = "sample"
+    with pytest.raises(InvalidModelError, match=r"config.json: key 'model.defaults' has the unknown key 'belief', which came"):
+        parse_config(json.dumps(config).encode(), "config.json")
 
 
 def test_a_file_of_format_1_may_not_say_what_came_later() -> None:
