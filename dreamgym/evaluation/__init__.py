@@ -15,10 +15,12 @@ from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, open
 from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors
 from dreamgym.evaluation.reliability import EndReliability, end_reliability
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds, validation_seeds
+from dreamgym.evaluation.scrutiny import Controls, run_controls
 from dreamgym.evaluation.yoked import YokedControl, yoked_control
 
 __all__ = [
     "Comparison",
+    "Controls",
     "EndReliability",
     "FixedPolicyFidelity",
     "LengthCheck",
@@ -44,6 +46,7 @@ __all__ = [
     "random_length_check",
     "random_policy",
     "report_seeds",
+    "run_controls",
     "sweep_pairs",
     "sweep_policies",
     "validation_seeds",

@@ -23,6 +23,7 @@ __all__ = ["EndReliability", "ReliabilityBin", "end_reliability", "lived_rows"]
 
 # Ends are rare, so most predictions lie near 0, and there differences matter most: a chance of 1% per step is a life of 100 steps.
 EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
+DRAWN, BLUE = 1e-4, "#3d7ab8"  # chances nearer to 0 or 1 are drawn there
 SMALLEST = 1e-6  # predictions are kept this far from 0 and 1 in the log loss, which one sure mistake would make infinite
 
 
@@ -143,17 +144,19 @@ class EndReliability:
         return {**summary, **{name: number if math.isfinite(number) else None for name, number in numbers.items()}, "bins": bins}
 
     def plot(self, path: str | Path, *, title: str = "Predicted and observed ends") -> Path:
-        """Draw the reliability diagram, logit against logit, with exact intervals; needs matplotlib (the extra viz). Returns the path."""
+        """Draw the reliability diagram, logit against logit, with exact intervals; bins where no row or every row ended are hollow.
+
+        Returns the path. Needs matplotlib, of the extra viz.
+        """
         figure_module = require("matplotlib.figure", extra="viz", purpose="A reliability plot")
         figure = figure_module.Figure(figsize=(5, 5), layout="constrained")
         axes = figure.add_subplot()
-        x = np.clip([each.predicted for each in self.bins], SMALLEST, 1 - SMALLEST)
-        y = np.array([each.observed for each in self.bins])
-        low, high = np.array([each.interval for each in self.bins]).T
-        shown = np.clip(y, 1e-4, 1 - 1e-4)  # a logit axis has no place for 0 and 1
-        whiskers = [np.maximum(shown - np.clip(low, 1e-4, 1), 0), np.maximum(np.clip(high, 0, 1 - 1e-4) - shown, 0)]
-        axes.errorbar(x, shown, yerr=whiskers, fmt="o", capsize=3, color="#3d7ab8")
-        axes.plot([1e-4, 1 - 1e-4], [1e-4, 1 - 1e-4], "--", color="#999999")
+        for each in self.bins:
+            at, shown, low, high = (float(np.clip(value, DRAWN, 1 - DRAWN)) for value in (each.predicted, each.observed, *each.interval))
+            whiskers = [[max(shown - low, 0.0)], [max(high - shown, 0.0)]]
+            face = "white" if each.ends in (0, each.n) else BLUE  # at the edge of what a logit axis can show
+            axes.errorbar([at], [shown], yerr=whiskers, fmt="o", capsize=3, color=BLUE, markerfacecolor=face)
+        axes.plot([DRAWN, 1 - DRAWN], [DRAWN, 1 - DRAWN], "--", color="#999999")
         axes.axvline(self.threshold, color="#c0392b", linestyle=":")
         axes.set(xscale="logit", yscale="logit", xlabel="predicted chance of an end", ylabel="observed share", title=title)
         path = Path(path)

@@ -19,6 +19,7 @@ from dreamgym.evaluation.fidelity import fixed_policy_fidelity
 from dreamgym.evaluation.panel import evaluate_blind
 from dreamgym.evaluation.policies import constant_policies, open_loop_policies, sweep_pairs, sweep_policies
 from dreamgym.evaluation.returns import Returns, evaluate
+from dreamgym.evaluation.scrutiny import run_controls
 from tests.evaluation.counting import CountingEnv
 from tests.evaluation.line import ACTION, ENV_ID, LIMIT, LineModel, register
 from tests.evaluation.sides import Looks, SidesEnv
@@ -164,3 +165,17 @@ def test_fidelity_takes_sweeps_stored_reality_and_dream_options() -> None:
     assert first.log_return_ratio is None  # always left is paid below nothing
     with pytest.raises(ValueError, match=r"real lacks \['always 1'\]"):
         fixed_policy_fidelity(LineModel(), policies={"always 1": constant_policies(ACTION)["always 1"]}, real=again.real)
+
+
+def test_all_controls_of_an_agent_at_once() -> None:
+    found = run_controls(constant_policies(ACTION)["always 2"], LineModel(), episodes=3, periods=(2, 3), search_episodes=1)
+    assert found.baselines.best == "sweep 1|2 every 2"  # waiting on the way: 0.1 + 3 x 0.2 + 0.3 + 3 x 0.4 + 0.5
+    assert found.baselines.best_returns.mean == pytest.approx(2.7)
+    assert found.against.difference == pytest.approx(1.5 - 2.7)
+    assert found.against.first.lengths == (5,) * 3
+    assert found.yoked.both == 3 and found.yoked.p_value == 1.0  # a line has no luck: twins die together
+    assert found.lengths.real.n == found.lengths.dream.n == 3
+    assert set(json.loads(json.dumps(found.to_json(), allow_nan=False))) == {"baselines", "against", "yoked", "lengths"}
+    assert "does seeing help?" in found.table()
+    again = run_controls(constant_policies(ACTION)["always 2"], LineModel(), episodes=3, baselines=found.baselines)
+    assert again.baselines is found.baselines and again.against == found.against
