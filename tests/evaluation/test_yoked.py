@@ -12,8 +12,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from dreamgym.dreams.awake import LatentVectorObservation
 from dreamgym.evaluation.policies import constant_policies
 from dreamgym.evaluation.yoked import YokedControl, yoked_control
+from tests.evaluation.line import LineEnv, LineModel
 from tests.evaluation.sides import LIMIT, Looks, SidesEnv, safe_sides
 
 ALWAYS_0 = constant_policies(spaces.Discrete(2))["always 0"]
@@ -62,6 +64,35 @@ def test_rows_of_a_vector_env_give_the_same_pairs_as_one_env(rows: int, agent: A
     envs = [SyncVectorEnv([SidesEnv] * rows, autoreset_mode=mode) for _ in range(2)]
     found = yoked_control(agent, envs[0], envs[1], seeds=SEEDS, twin_seeds=TWINS)
     assert found == yoked_control(agent, SidesEnv(), SidesEnv(), seeds=SEEDS, twin_seeds=TWINS)
+
+
+def test_beliefs_begin_anew_with_every_pair_whichever_twin_decided_it() -> None:
+    class Brittle(LineEnv):
+        """Ends after 2 + seed % 5 steps."""
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+            self.left = 2 + (seed or 0) % 5
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            self.left -= 1
+            obs, reward, _, truncated, info = super().step(action)
+            return obs, reward, self.left == 0, truncated, info
+
+    class Onwards:
+        """Goes right, and checks that the latent is the way gone since the pair began."""
+
+        def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[Any, Any]:
+            way = np.where(episode_start, 0.0, 0.1 + (0.0 if state is None else state))
+            assert observation[:, 0] == pytest.approx(way, abs=1e-5)
+            return np.full(len(observation), 2), way
+
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        seen, unseen = (SyncVectorEnv([Brittle] * 3, autoreset_mode=mode) for _ in range(2))
+        found = yoked_control(Onwards(), LatentVectorObservation(seen, LineModel()), unseen, seeds=range(20), twin_seeds=range(102, 122))
+        lives = [(2 + seed % 5, 2 + twin % 5) for seed, twin in zip(range(20), range(102, 122))]
+        assert found.steps == tuple(map(min, lives))
+        assert (found.seen_first, found.unseen_first) == (12, 8)  # seeds that end in 0, 1, 2 of five live two steps less than the twin's
 
 
 def test_the_result_survives_json_and_prints() -> None:
