@@ -37,9 +37,12 @@ def fit(
 
     Args:
         env: A gymnasium id, such as Pendulum-v1 or CarRacing-v3.
-        preset: ensemble for vector observations, vae-rssm for images; planet, dreamer-v1, dreamer-v2 or dreamer-v3 for either.
+        preset: ensemble for vector observations, vae-rssm for images; world-models-fast for images too, such as VizdoomTakeCover-v1
+            (collection, V, M, a controller evolved in the dream and two iterations: hours on a CPU), world-models with the paper's
+            numbers (days); planet, dreamer-v1, dreamer-v2 or dreamer-v3 for images and vectors.
         size: Of the papers' presets: tiny for a CPU, paper for a GPU.
-        env_steps: How many of the real environment's own steps may be spent; the preset's by default.
+        env_steps: How many of the real environment's own steps may be spent, with world-models on random episodes; the preset's by
+            default.
         seed: Seed of everything.
         device: cpu or cuda.
         out: Run folder; runs/<env>-<preset>-<seed> by default.

@@ -22,18 +22,22 @@ from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_presets import ONLINE_PRESETS, Size, online_preset
 from dreamgym.training.presets import PRESETS, Preset
 from dreamgym.training.trainer import Trainer
+from dreamgym.training.world_models import WorldModelsTrainer
+from dreamgym.training.world_models_config import WorldModelsPreset
+from dreamgym.training.world_models_presets import WORLD_MODELS_PRESETS, world_models_preprocess, world_models_preset
 
 __all__ = ["Run", "fit"]
 
-Recipe: TypeAlias = "Preset | OnlinePreset"
+Recipe: TypeAlias = "Preset | OnlinePreset | WorldModelsPreset"
 
 
 @dataclass(frozen=True)
 class Run:
     """What fit leaves behind: the model and agent, the numbers, and the folder that holds them all.
 
-    agent is an ActorCritic on the model's features or, with preset "planet", a planner on its states; `dreamgym.agents.BeliefPolicy`
-    lets either act awake. Where the preset validates awake and keeps the best, they are that pair; otherwise the last ones.
+    agent is an ActorCritic on the model's features, a LinearController on them ("world-models") or a planner on its states ("planet");
+    `dreamgym.agents.BeliefPolicy` lets any of them act awake. Where the preset validates awake and keeps the best, they are that pair;
+    otherwise the last ones.
     """
 
     model: WorldModel
@@ -62,8 +66,10 @@ def fit(
 
     env_or_dataset is a gymnasium id (real experience is collected, env_steps of the environment's own steps in all; the staged presets
     count validation in, the papers' evaluate on top) or a filled Replay (offline: nothing is collected, nothing judged awake).
-    preset is a name, a Preset or an OnlinePreset. Staged: "ensemble" for vector observations, "vae-rssm" for 64x64 images. Papers, for
-    images, vectors and Dicts of both: "planet", "dreamer-v1", "dreamer-v2", "dreamer-v3", at `size` "tiny" (a CPU, minutes) or "paper".
+    preset is a name, a Preset, an OnlinePreset or a WorldModelsPreset. Staged: "ensemble" for vector observations, "vae-rssm" for 64x64
+    images, and so are "world-models" (the paper) and "world-models-fast" (hours on a CPU), whose env_steps bound the random episodes;
+    validation, calibration and iterations come on top. Papers, for images, vectors and Dicts of both: "planet", "dreamer-v1",
+    "dreamer-v2", "dreamer-v3", at `size` "tiny" (a CPU, minutes) or "paper".
     preprocess says how the env is to be seen (grey, stacked, cropped images, action repeat); without it the id's own way, with the
     preset's action repeat and images resized to 64 where the preset needs that.
     The run folder `out` (default runs/<env>-<preset>-<seed>) holds config.json, metrics.jsonl, TensorBoard files, checkpoint.pt,
@@ -96,7 +102,11 @@ def fit(
         fresh = _open_folder(folder, _described(spec, chosen, seed, env_kwargs, preprocess), resume=resume)
         options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env}
         if isinstance(chosen, OnlinePreset):
-            trainer: OnlineTrainer | Trainer = OnlineTrainer(spec, chosen, env_kwargs=env_kwargs, max_minutes=max_minutes, **options)
+            trainer: OnlineTrainer | Trainer | WorldModelsTrainer = OnlineTrainer(
+                spec, chosen, env_kwargs=env_kwargs, max_minutes=max_minutes, **options
+            )
+        elif isinstance(chosen, WorldModelsPreset):
+            trainer = WorldModelsTrainer(spec, chosen, env_kwargs=env_kwargs, workers=workers, **options)
         else:
             trainer = Trainer(spec, chosen, env_kwargs=env_kwargs, workers=workers, **options)
         closing.callback(trainer.close)
@@ -115,13 +125,14 @@ def fit(
 def _check_preset(preset: str | Recipe, size: Size, env_steps: int | None, max_minutes: float | None) -> None:
     if size not in get_args(Size):
         raise ValueError(f"size is {size!r}; expected {' or '.join(get_args(Size))}.")
-    if isinstance(preset, str) and preset not in PRESETS and preset not in ONLINE_PRESETS:
-        raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted([*PRESETS, *ONLINE_PRESETS]))}.")
+    staged = (*PRESETS, *WORLD_MODELS_PRESETS)
+    if isinstance(preset, str) and preset not in staged and preset not in ONLINE_PRESETS:
+        raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted([*staged, *ONLINE_PRESETS]))}.")
     if env_steps is not None and env_steps < 100:
         raise ValueError(f"env_steps is {env_steps}; expected at least 100 steps of the real environment.")
     if max_minutes is not None and not max_minutes > 0.0:
         raise ValueError(f"max_minutes is {max_minutes}; expected None or a positive number of minutes.")
-    if max_minutes is not None and (isinstance(preset, Preset) or preset in PRESETS):
+    if max_minutes is not None and (isinstance(preset, (Preset, WorldModelsPreset)) or preset in staged):
         raise ValueError(f"max_minutes is for {', '.join(ONLINE_PRESETS)}; a staged preset is bounded by env_steps.")
 
 
@@ -147,12 +158,20 @@ def _check_budget(preset: OnlinePreset, spec: Spec) -> None:
 
 def _choose_preset(preset: str | Recipe, spec: Spec, size: Size, env_steps: int | None) -> Recipe:
     if isinstance(preset, str):
-        preset = PRESETS[preset] if preset in PRESETS else online_preset(preset, spec, size)
+        preset = _named_preset(preset, spec, size)
     if env_steps is None:
         return preset
     if isinstance(preset, OnlinePreset):
         return replace(preset, training=replace(preset.training, env_steps=env_steps))
+    if isinstance(preset, WorldModelsPreset):
+        return replace(preset, collection=replace(preset.collection, env_steps=env_steps))
     return replace(preset, collection=replace(preset.collection, env_steps=env_steps))
+
+
+def _named_preset(name: str, spec: Spec, size: Size) -> Recipe:
+    if name in WORLD_MODELS_PRESETS:
+        return world_models_preset(name, spec)
+    return PRESETS[name] if name in PRESETS else online_preset(name, spec, size)
 
 
 def _make_world(
@@ -165,7 +184,7 @@ def _make_world(
         spec = make_spec(env, env_id)
         chosen = choose(spec)
         wanted = spec.preprocess
-        if preprocess is None and isinstance(chosen, OnlinePreset):
+        if preprocess is None:
             wanted = _wanted_preprocess(spec, chosen)
         if wanted == spec.preprocess:
             unsuited.pop_all()
@@ -173,8 +192,12 @@ def _make_world(
     return _make_world(env_id, wanted, env_kwargs, choose)
 
 
-def _wanted_preprocess(spec: Spec, preset: OnlinePreset) -> Preprocess:
+def _wanted_preprocess(spec: Spec, preset: Recipe) -> Preprocess:
     wanted = spec.preprocess
+    if isinstance(preset, WorldModelsPreset):
+        return world_models_preprocess(preset.name, spec)
+    if isinstance(preset, Preset):
+        return wanted
     if preset.action_repeat is not None:
         wanted = replace(wanted, action_repeat=preset.action_repeat)
     sizes = {(spec.observation_parts[name].shape or ())[:2] for name in spec.image_names}

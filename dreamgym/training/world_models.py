@@ -1,0 +1,382 @@
+"""World Models from random play to a controller judged awake: V, M, C and the iterations, as stages that can be killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamgym.agents.linear import LinearController
+from dreamgym.data.collection import CollectStats
+from dreamgym.data.replay import Replay
+from dreamgym.dreams.rollouts import DreamRollouts, RolloutResult
+from dreamgym.envs import make_env
+from dreamgym.evaluation.returns import SEARCH_SEEDS_FROM, Returns
+from dreamgym.hub import bundle
+from dreamgym.models.calibration import calibrate_end, calibrate_uncertainty
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Spec, StartBank
+from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
+from dreamgym.training.evolve import evolve
+from dreamgym.training.learners import Randomness, seeded
+from dreamgym.training.logger import MetricsLog
+from dreamgym.training.trainer import VALIDATION_SEEDS
+from dreamgym.training.world_models_awake import judge_awake
+from dreamgym.training.world_models_calibration import calibrate_threshold, draw_starts, set_end_probability
+from dreamgym.training.world_models_collection import Lives
+from dreamgym.training.world_models_config import WorldModelsPreset
+from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
+
+__all__ = ["WorldModelsTrainer"]
+
+CALIBRATION_SEEDS = 400_000  # of real episodes of blind policies; below those that choose and those that report
+_CHECKPOINT_EVERY = 500  # updates
+_LOG_EVERY = 50
+_MOST_CALIBRATING = 400  # held-out episodes
+_DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use smaller ones
+
+
+@dataclass
+class Candidate:
+    """A controller that was judged awake (offline: only in its dream), and where it lies."""
+
+    round: int
+    attempt: int
+    returns: list[float]
+    dreamt: float
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.returns)) if self.returns else self.dreamt
+
+
+class WorldModelsTrainer:
+    """Owns everything a run changes. `run` walks through the stages; (stage, step) says where it stands.
+
+    rounds/<n>/ keeps each iteration's model, its searches and controllers; model/ and agent/ are the best pair of all.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        preset: WorldModelsPreset,
+        *,
+        seed: int,
+        device: str,
+        folder: Path,
+        progress: bool,
+        env: gym.Env[Any, Any] | None,
+        env_kwargs: dict[str, Any] | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.spec, self.preset, self.seed, self.folder, self.awake = spec, preset, seed, folder, env is not None
+        self.build = partial(make_env, spec.env_id, preprocess=spec.preprocess, **(env_kwargs or {}))
+        self.log = MetricsLog(folder, progress=progress)
+        with seeded(seed):
+            self.model = WorldModel(spec, preset.model).to(device)
+        self.lives = Lives(
+            spec,
+            preset,
+            folder / "replay",
+            codes=self.model.encoder.embed_size,
+            seed=seed,
+            env=env,
+            build=self.build,
+            workers=workers,
+            progress=progress,
+        )
+        self.agent = self._fresh_controller()
+        self.randomness = Randomness(seed)
+        self.encode = encoder_of(self.model, bfloat16=preset.bfloat16)
+        self.learner: CodeLearner | MemoryLearner | None = None
+        self.candidates: list[Candidate] = []
+        self.fidelity: dict[str, Any] = {}
+        self.stage, self.step, self.memory_steps = 0, 0, 0
+        self._saved_learner: dict[str, Any] | None = None
+        self.stages = self._plan()
+
+    def _fresh_controller(self) -> LinearController:
+        return LinearController(self.spec, self.model.core.feature_size, self.preset.controller)
+
+    # ---- the plan -----------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> list[tuple[str, Callable[[], None]]]:
+        stages: list[tuple[str, Callable[[], None]]] = [("collect pictures", self._collect_pictures)] if self.awake else []
+        stages += [("autoencoder", self._learn_codes), ("encode", self._encode_pictures)]
+        if self.awake:
+            stages.append(("collect codes", self._collect_codes))
+        for number in range(1 + (self.preset.iterations.count if self.awake else 0)):
+            if number > 0:
+                stages.append((f"round {number}: live", partial(self._live, number)))
+            stages.append((f"round {number}: memory", partial(self._learn_memory, number)))
+            stages.append((f"round {number}: calibrate", partial(self._calibrate, number)))
+            for attempt in range(self.preset.controller_training.attempts):
+                stages.append((f"round {number}: controller {attempt}", partial(self._search_controller, number, attempt)))
+        stages.append(("final choice", self._choose))
+        return stages
+
+    def use_dataset(self, dataset: Replay) -> None:
+        """Learn offline from a filled replay of pictures, which is read where it lies."""
+        if len(dataset.episodes) < 2:
+            raise ValueError(f"the dataset holds {len(dataset.episodes)} episodes; expected at least 2, to train on and to hold out.")
+        self.lives.pixels = dataset
+
+    def run(self) -> dict[str, Any]:
+        """Do the stages that are left; returns the final metrics."""
+        if (self.stage, self.step) == (0, 0):  # an earlier attempt may have died before its first checkpoint
+            self.log.rewind(0)
+            self.lives.forget()
+            shutil.rmtree(self.folder / "rounds", ignore_errors=True)
+        while self.stage < len(self.stages):
+            name, stage = self.stages[self.stage]
+            self.log.say(f"[{self.spec.env_id} / {self.preset.name} / seed {self.seed}] {name}")
+            stage()
+            self.stage, self.step, self.learner = self.stage + 1, 0, None
+            self.checkpoint()
+        best = self._best()
+        return {
+            "env_steps": self.lives.steps * self.spec.preprocess.action_repeat,
+            "memory_steps": self.memory_steps,
+            "validation": {"round": best.round, "attempt": best.attempt, "mean": best.score, "returns": best.returns},
+            "candidates": [{**asdict(candidate), "returns": None, "mean": candidate.score} for candidate in self.candidates],
+            "end_probability": self.model.defaults.end_probability,
+            "fidelity": self.fidelity.get(str(best.round)),
+        }
+
+    # ---- real experience ----------------------------------------------------------------------------------------------
+
+    def _collect_pictures(self) -> None:
+        self._collect("random", lambda chunk: self.lives.collect_pictures(chunk))
+
+    def _encode_pictures(self) -> None:
+        self.model.encoder.requires_grad_(False)
+        self.lives.encode_pictures(self.encode)
+
+    def _collect_codes(self) -> None:
+        self._collect("random", lambda chunk: self.lives.collect_codes(chunk, self.encode))
+
+    def _live(self, number: int) -> None:
+        """The best controller of the round before lives on, and is learned from."""
+        best = self._best(number - 1)
+        agent = LinearController.load(self._round(number - 1) / f"agent-{best.attempt}", self.spec)
+        self._collect("live", lambda chunk: self.lives.collect_agent(chunk, self.encode, agent=agent, model=self.model, round=number))
+
+    def _collect(self, who: str, chunk: Callable[[int], CollectStats | None]) -> None:
+        while (stats := chunk(self.step)) is not None:
+            mean, std, length = (float(value) for value in (np.mean(stats.returns), np.std(stats.returns), np.mean(stats.lengths)))
+            values = {"return_mean": mean, "return_std": std, "length_mean": length, "real_steps": float(self.lives.steps)}
+            self.log.write(who, self.stage, values)
+            self.step += 1
+            self.checkpoint()
+
+    # ---- learning -----------------------------------------------------------------------------------------------------
+
+    def _learn_codes(self) -> None:
+        settings = self.preset.code_training
+        learner = CodeLearner(self.model.encoder.vae, settings, self.randomness, bfloat16=self.preset.bfloat16)
+        self._begin(learner)
+        rows, unseen_rows = training_rows(self.lives.pixels, self.preset.collection.held_out_every)
+        for step, bar in self.log.bar("autoencoder", self.step, settings.steps):
+            self._account("autoencoder", step, learner.step(self.lives.pixels, rows, step), bar)
+            if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
+                if len(unseen_rows):
+                    self.log.write("autoencoder", step, learner.held_out(self.lives.pixels, unseen_rows[: 20 * settings.batch]))
+                self.step = step + 1
+                self.checkpoint()
+
+    def _learn_memory(self, number: int) -> None:
+        """Fit M to all codes, an agent's episodes weighted, and keep what did best on held-out ones."""
+        settings, iterations = self.preset.memory_training, self.preset.iterations
+        learner = MemoryLearner(
+            self.model,
+            settings,
+            self.randomness,
+            self.lives.codes,
+            self.lives.unseen_batches(settings.held_out_episodes, self.model.device),
+            stage=f"memory {number}",
+            bfloat16=self.preset.bfloat16,
+            steps=settings.steps if number == 0 else iterations.memory_steps,
+            learning_rate=settings.learning_rate if number == 0 else iterations.learning_rate,
+            times=self.lives.weights(),
+        )
+        self._begin(learner)
+        reward = self.lives.codes.column("reward")
+        self.model.reward_range.copy_(torch.tensor([float(reward.min()), float(reward.max())]))
+        for step, bar in self.log.bar("memory", self.step, learner.steps):
+            self._account("memory", step, learner.step(step), bar)
+            self.memory_steps += 1
+            if (step + 1) % settings.evaluate_every == 0 or step + 1 == learner.steps:
+                self.log.write(f"memory {number}", step, learner.evaluate())
+            if (step + 1) % _CHECKPOINT_EVERY == 0:
+                self.step = step + 1
+                self.checkpoint()
+        learner.take_best()
+
+    def _begin(self, learner: CodeLearner | MemoryLearner) -> None:
+        """Take up a stage of updates where a checkpoint left it."""
+        self.learner = learner
+        if self._saved_learner is not None:
+            learner.load_state_dict(self._saved_learner)
+            self._saved_learner = None
+
+    def _account(self, stage: str, step: int, metrics: dict[str, Tensor], bar: Any) -> None:
+        total = torch.stack([value.float() for value in metrics.values()]).sum()
+        check_finite(total, metrics, stage=stage, when=f"at step {step}", checkpoint=self._checkpoint_path)
+        if step % _LOG_EVERY == 0:
+            values = {name: float(value) for name, value in metrics.items()}
+            self.log.write(stage, step, values)
+            bar.set_postfix({name: f"{value:.3g}" for name, value in list(values.items())[:5]}, refresh=False)
+
+    # ---- the dream ----------------------------------------------------------------------------------------------------
+
+    def _calibrate(self, number: int) -> None:
+        """Uncertainty, the end and the start states; then the model is kept."""
+        settings = self.preset.calibration
+        self.model.eval()
+        batches = self.lives.unseen_batches(_MOST_CALIBRATING, self.model.device)
+        calibrate_uncertainty(self.model, batches)
+        if settings.logistic:
+            values = asdict(calibrate_end(self.model, batches, seed=self.seed))
+            self.log.write("calibrate", number, {f"end_{name}": float(value) for name, value in values.items()})
+        self.model.initial_states = draw_starts(self.model, self.lives.codes, size=self.preset.start_states, seed=self.seed)
+        if settings.threshold and self.awake:
+            self._calibrate_threshold(number)
+        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed, "round": number}
+        bundle.save(self.model, self._round(number) / "model", source=source)
+
+    def _calibrate_threshold(self, number: int) -> None:
+        """End dreams where blind policies then live as long as they do awake."""
+        seed = CALIBRATION_SEEDS + 500 * self.seed
+        found, checked = calibrate_threshold(self.model, self.preset.calibration, self.build, self.folder / "blind.json", seed=seed)
+        self.fidelity[str(number)] = json.loads(json.dumps(checked.to_json()))
+        numbers = {
+            "end_probability": found.end_probability,
+            "searched_log_ratio": found.log_ratio,
+            "rank_correlation": checked.rank_correlation,
+            "log_length_ratio": checked.log_length_ratio,
+        }
+        self.log.write("calibrate", number, {name: float(value) for name, value in numbers.items() if value is not None})
+        self.log.say(checked.table())
+
+    def _search_controller(self, number: int, attempt: int) -> None:
+        """Evolve a controller in the dream, and judge it awake."""
+        settings, evolution = self.preset.controller_training, self.preset.evolution
+        self.agent = self._fresh_controller()
+        found = evolve(
+            self.agent,
+            self._dreams(evolution.population, settings.rollouts),
+            generations=settings.generations,
+            config=evolution,
+            seed=1000 * self.seed + 100 * number + attempt,
+            judge=self._judge_centre if self.awake and settings.judge_awake else self._dreams(1, settings.judge_dreams),
+            evaluate_every=settings.evaluate_every,
+            folder=self._round(number) / f"search-{attempt}",
+            progress=self.log.progress,
+        )
+        self.agent.save(self._round(number) / f"agent-{attempt}")
+        dreamt = float(self._dreams(1, settings.judge_dreams)(self.agent.vector[None], _DREAM_SEEDS).returns.mean())
+        judged = self._judge(settings.validation_episodes, VALIDATION_SEEDS + 10_000 * self.seed) if self.awake else None
+        self.candidates.append(Candidate(number, attempt, [] if judged is None else list(judged.returns), dreamt))
+        values = {"round": number, "attempt": attempt, "generation": found.generation, "dreamt": dreamt, "awake": self.candidates[-1].score}
+        self.log.write("controller", len(self.candidates), {name: float(value) for name, value in values.items()})
+        self.log.say(f"  round {number}, controller {attempt}: {dreamt:.1f} dreamt, {judged} awake")
+
+    def _dreams(self, candidates: int, rollouts: int) -> Callable[[Any, int], RolloutResult]:
+        """Judges so many controllers at once, each in so many dreams."""
+        settings, model = self.preset.controller_training, self.model
+        options: dict[str, Any] = {"temperature": settings.temperature, "dropout": settings.dropout, "bfloat16": self.preset.bfloat16}
+        return DreamRollouts(model, self.agent, candidates=candidates, rollouts=rollouts, **options).returns  # type: ignore[arg-type]
+
+    def _judge_centre(self, parameters: Any, seed: int) -> Any:
+        """Real returns [1,R] of one vector of parameters [1,N]."""
+        self.agent.vector = parameters[0]
+        return np.asarray([self._judge(self.preset.controller_training.judge_awake, SEARCH_SEEDS_FROM + seed % 100_000).returns])
+
+    def _judge(self, episodes: int, first_seed: int) -> Returns:
+        return judge_awake(self.agent, self.model, self.build, seeds=range(first_seed, first_seed + episodes))
+
+    def _best(self, number: int | None = None) -> Candidate:
+        """The best of one round, or of all."""
+        return max((one for one in self.candidates if number in (None, one.round)), key=lambda one: one.score)
+
+    # ---- the end ------------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Take the pair that did best awake."""
+        best = self._best()
+        self.model = bundle.load(self._round(best.round) / "model", device=self.model.device)
+        self.agent = LinearController.load(self._round(best.round) / f"agent-{best.attempt}", self.spec)
+        self.export()
+
+    def export(self) -> None:
+        """Write model/ and agent/ as they stand now."""
+        if self.memory_steps == 0:
+            return  # nothing learned yet: there is no model to leave
+        self.model.eval()
+        if self.model.initial_states is None:
+            self.model.initial_states = draw_starts(self.model, self.lives.codes, size=self.preset.start_states, seed=self.seed)
+        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed}
+        bundle.save(self.model, self.folder / "model", source=source)
+        self.agent.save(self.folder / "agent")
+
+    def _round(self, number: int) -> Path:
+        return self.folder / "rounds" / str(number)
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def checkpoint(self) -> None:
+        """Write everything a resumed run needs, atomically."""
+        starts = self.model.initial_states
+        content = {
+            "counters": [self.stage, self.step, self.memory_steps, self.lives.steps, self.lives.random_episodes],
+            "episodes": [len(replay.episodes) for replay in self.lives.replays],
+            "log_lines": len(self.log),
+            "model": self.model.state_dict(),
+            "end_probability": self.model.defaults.end_probability,
+            "starts": None if starts is None else dict(starts.items()),
+            "agent": self.agent.state_dict(),
+            "learner": None if self.learner is None else self.learner.state_dict(),
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "fidelity": self.fidelity,
+        }
+        write_checkpoint(self._checkpoint_path, content)
+
+    def resume(self) -> None:
+        """Continue from checkpoint.pt: what was collected or logged after it is dropped and will be redone identically."""
+        content = read_checkpoint(self._checkpoint_path, self.model.device)
+        self.stage, self.step, self.memory_steps, self.lives.steps, self.lives.random_episodes = content["counters"]
+        for replay, episodes in zip(self.lives.replays, content["episodes"]):
+            if episodes < len(replay.episodes):
+                replay.keep(episodes)
+        self.log.rewind(content["log_lines"])
+        self.model.load_state_dict(content["model"])
+        set_end_probability(self.model, content["end_probability"])
+        if content["starts"] is not None:
+            self.model.initial_states = self._start_bank(content["starts"])
+        self.agent.load_state_dict(content["agent"])
+        self._saved_learner = content["learner"]
+        self.candidates = [Candidate(**candidate) for candidate in content["candidates"]]
+        self.fidelity = content["fidelity"]
+        if self.stage == len(self.stages):
+            self._choose()
+
+    def _start_bank(self, tensors: dict[str, Tensor]) -> StartBank:
+        state = {name.removeprefix("state."): tensor for name, tensor in tensors.items() if name.startswith("state.")}
+        return StartBank(type(self.model.initial(1))(**state), tensors["is_first"])
+
+    def close(self) -> None:
+        """Flush the log."""
+        self.log.close()

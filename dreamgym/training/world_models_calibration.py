@@ -1,0 +1,149 @@
+"""What M must know before it is dreamt: where dreams begin, and when they end, tuned until blind policies live as long as awake."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+from torch import Tensor
+
+from dreamgym.data.encoded import padded_episodes
+from dreamgym.data.replay import Replay
+from dreamgym.dreams.vector import DreamVectorEnv
+from dreamgym.evaluation.fidelity import FixedPolicyFidelity, fixed_policy_fidelity
+from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, random_policy, sweep_pairs, sweep_policies
+from dreamgym.evaluation.returns import Returns
+from dreamgym.models.calibration import filter_episode
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Spec, StartBank
+from dreamgym.training.world_models_config import Calibration
+
+__all__ = [
+    "EndSearch",
+    "blind_policies",
+    "calibrate_threshold",
+    "draw_starts",
+    "lengths_at",
+    "search_end",
+    "set_end_probability",
+]
+
+_THRESHOLDS = torch.sigmoid(torch.linspace(-6.0, 3.0, 91))  # 0.0025 to 0.95
+_LIVING_EPISODES = 64
+_REAL_ENVS = 8
+
+
+def draw_starts(model: WorldModel, codes: Replay, *, size: int, seed: int) -> StartBank:
+    """Start states from encoded episodes: for three quarters true first rows, the rest drawn from living rows.
+
+    Codes are V's means, or samples where the model is awake on samples (`DreamDefaults.belief`).
+    """
+    rng = np.random.default_rng([seed, 17])
+    sampled = seed if model.defaults.belief == "sample" else None
+    order = rng.permutation(len(codes.episodes))
+    first = padded_episodes(codes, order[: max(1, size * 3 // 4)])[:, :1].to(model.device)
+    begun = filter_episode(model, first, seed=sampled)[0].flatten()
+    rows = padded_episodes(codes, order[:_LIVING_EPISODES]).to(model.device)
+    alive = torch.nonzero((rows.valid & ~rows.is_first & ~rows.is_last).flatten()).squeeze(-1)
+    chosen = torch.from_numpy(np.sort(rng.permutation(len(alive))[: size - len(first.index)])).to(model.device)
+    amid = filter_episode(model, rows, seed=sampled)[0].flatten()[alive[chosen]]
+    is_first = torch.cat([torch.ones(len(first.index), dtype=torch.bool), torch.zeros(len(chosen), dtype=torch.bool)])
+    return StartBank(state=type(begun).cat([begun, amid]).clone(), is_first=is_first.to(model.device))
+
+
+# ---- the end ------------------------------------------------------------------------------------------------------------
+
+
+def blind_policies(spec: Spec, settings: Calibration, *, seed: int = 0) -> dict[str, OpenLoopPolicy]:
+    """Constants, sweeps with the settings' periods, and uniform random actions, by name."""
+    space = spec.action_space
+    if settings.sweep is not None and isinstance(space, spaces.Discrete):
+        first, second = settings.sweep
+        pairs: Mapping[str, tuple[Any, Any]] = {f"{first}|{second}": (np.int64(first), np.int64(second))}
+    else:
+        name, pair = next(iter(sweep_pairs(space).items()))
+        pairs = {name: pair}
+    return {**constant_policies(space), **sweep_policies(space, settings.periods, pairs), "random": random_policy(space, seed)}
+
+
+def calibrate_threshold(
+    model: Any, settings: Calibration, build: Callable[[], gym.Env[Any, Any]], measured: Path, *, seed: int
+) -> tuple[EndSearch, FixedPolicyFidelity]:
+    """Set where dreams end by the lives of blind policies; returns the search, and those policies' lives in dreams that end there.
+
+    What they live awake is read from the file `measured`, or else found out and written there.
+    """
+    policies = blind_policies(model.spec, settings)
+    if not measured.exists():
+        env_fn = partial(SyncVectorEnv, [build] * _REAL_ENVS)
+        lived = fixed_policy_fidelity(model, env_fn, policies, settings.real_episodes, seed).real
+        measured.write_text(json.dumps({name: returns.to_json() for name, returns in lived.items()}) + "\n", encoding="utf-8")
+    real = {name: Returns.from_json(saved) for name, saved in json.loads(measured.read_text(encoding="utf-8")).items()}
+    found = search_end(model, real, policies, dreams=settings.dream_episodes, seed=seed)
+    set_end_probability(model, found.end_probability)
+    return found, fixed_policy_fidelity(model, None, policies, settings.dream_episodes, seed, real=real)
+
+
+@dataclass(frozen=True)
+class EndSearch:
+    """What a search for the end's threshold found: the best, its r.m.s. log ratio of lengths, and that of every threshold tried."""
+
+    end_probability: float
+    log_ratio: float
+    tried: tuple[tuple[float, float], ...]
+
+
+def search_end(model: Any, real: Mapping[str, Returns], policies: Mapping[str, OpenLoopPolicy], *, dreams: int, seed: int) -> EndSearch:
+    """The threshold on the end's chance at which blind policies' mean lengths in the dream come closest to those awake.
+
+    Dreams go on past predicted ends, so that one set of them tells the lengths for every threshold. They have the model's own
+    temperature and dropout.
+    """
+    squares = torch.zeros(len(_THRESHOLDS))
+    for name, policy in policies.items():
+        chances = _end_chances(model, policy, dreams=dreams, seed=seed)
+        lengths = torch.stack([lengths_at(chances, float(threshold)) for threshold in _THRESHOLDS]).float().mean(1)
+        squares += (lengths / real[name].mean_length).log() ** 2
+    ratios = (squares / len(policies)).sqrt()
+    best = int(ratios.argmin())
+    return EndSearch(float(_THRESHOLDS[best]), float(ratios[best]), tuple(zip(_THRESHOLDS.tolist(), ratios.tolist())))
+
+
+def lengths_at(chances: Tensor, threshold: float) -> Tensor:
+    """Steps [B] until a chance [B,T] is above the threshold; T where none is."""
+    above = chances > threshold
+    return torch.where(above.any(1), above.int().argmax(1) + 1, chances.shape[1])
+
+
+def _end_chances(model: Any, policy: OpenLoopPolicy, *, dreams: int, seed: int) -> Tensor:
+    """Chances of an end [B,T] along dreams that do not end. Stops early once all are past every threshold."""
+    env = DreamVectorEnv(
+        model, num_envs=dreams, termination="never", max_uncertainty=math.inf, uncertainty_penalty=0.0, range_guard=False, obs_type="latent"
+    )
+    chances: list[Tensor] = []
+    highest = torch.zeros(dreams)
+    obs, _ = env.reset(seed=seed)
+    begins, state = np.ones(dreams, np.bool_), None
+    while len(chances) < env.max_episode_steps and not (highest > _THRESHOLDS[-1]).all():
+        action, state = policy.predict(obs, state, begins)
+        obs, _, _, _, info = env.step(action)
+        begins = np.zeros(dreams, np.bool_)
+        chances.append(1.0 - torch.from_numpy(np.asarray(info["continue_prob"], np.float32)))
+        highest = torch.maximum(highest, chances[-1])
+    env.close()
+    return torch.stack(chances, 1)
+
+
+def set_end_probability(model: WorldModel, end_probability: float) -> None:
+    """Change where the model's dreams end by default."""
+    model.config = replace(model.config, defaults=replace(model.defaults, end_probability=end_probability))

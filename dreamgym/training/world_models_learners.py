@@ -1,0 +1,212 @@
+"""One update of V or M. Every draw depends on (seed, stage, step) alone, so a resumed run repeats it exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamgym.data.encoded import Encode, EpisodeStreams, PaddedEpisodes, padded_episodes
+from dreamgym.data.replay import Replay
+from dreamgym.models.vae import VAE
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import SequenceBatch
+from dreamgym.training.learners import Randomness
+from dreamgym.training.world_models_config import CodeTraining, MemoryTraining
+
+__all__ = ["CodeLearner", "MemoryLearner", "encoder_of", "held_out_batches", "training_rows"]
+
+
+class CodeLearner:
+    """Trains V on frames drawn uniformly from `rows` of a replay of pictures."""
+
+    def __init__(self, vae: VAE, settings: CodeTraining, randomness: Randomness, *, bfloat16: bool) -> None:
+        self.vae, self.settings, self.randomness, self.bfloat16 = vae, settings, randomness, bfloat16
+        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        first = vae.decoder.deconv1.weight
+        first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
+        self.optimiser = torch.optim.Adam(vae.parameters(), settings.learning_rate, fused=True)
+
+    def step(self, pixels: Replay, rows: NDArray[np.int64], step: int) -> dict[str, Tensor]:
+        """One update; returns the loss terms, unweighted, of a batch of images."""
+        settings = self.settings
+        done = step / settings.steps
+        rate = 0.5 * (1.0 + math.cos(math.pi * done)) if settings.rate == "cosine" else 1.0
+        self.optimiser.param_groups[0]["lr"] = settings.learning_rate * rate
+        first, last = settings.reconstruction_weight
+        chosen = np.sort(self.randomness.numpy("autoencoder", step).choice(rows, settings.batch))
+        reconstruction, kl = self._terms(pixels, chosen, self.randomness.torch("autoencoder", step))
+        self.optimiser.zero_grad(set_to_none=True)
+        (first ** (1.0 - done) * last**done * reconstruction + kl).backward()
+        self.optimiser.step()
+        return {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+
+    @torch.no_grad()
+    def held_out(self, pixels: Replay, rows: NDArray[np.int64]) -> dict[str, float]:
+        """The loss terms on images never trained on."""
+        parts = np.array_split(rows, max(1, len(rows) // 256))
+        terms = [torch.stack(self._terms(pixels, part, self.randomness.torch("held out", 0))) for part in parts]
+        reconstruction, kl = torch.stack(terms).mean(0).tolist()
+        return {"held_out_reconstruction": reconstruction, "held_out_kl": kl}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint in mid-stage keeps beside the model."""
+        return {"optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.optimiser.load_state_dict(saved["optimiser"])
+
+    def _terms(self, pixels: Replay, rows: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        device = next(self.vae.parameters()).device
+        images = torch.from_numpy(pixels.obs_rows(rows)).to(device)
+        noise = torch.rand(len(rows), self.vae.config.code, generator=generator).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.vae.loss(images, noise.clamp_(1e-6, 1.0 - 1e-6), kl_tolerance=self.settings.kl_tolerance)
+
+
+def training_rows(pixels: Replay, every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the rows that show something: of episodes to train on, and of every `every`-th, which is kept out."""
+    valid = np.array(pixels.column("valid"))
+    held_out = np.zeros(len(valid), np.bool_)
+    for start, stop in pixels.episodes[every - 1 :: every]:
+        held_out[start:stop] = True
+    return np.flatnonzero(valid & ~held_out), np.flatnonzero(valid & held_out)
+
+
+def encoder_of(model: WorldModel, *, bfloat16: bool, batch: int = 256) -> Encode:
+    """The model's frozen V as a function from images uint8 [N,Y,X,C] to what is stored of them, [N,2Z]."""
+
+    @torch.no_grad()
+    def encode(images: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        parts = []
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(model.device)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+                parts.append(model.encoder.encode(part).float())
+        return torch.cat(parts).cpu().numpy()
+
+    return encode
+
+
+class MemoryLearner:
+    """Trains M on episodes of codes, and keeps the weights that did best on episodes it never saw.
+
+    times: how often each training episode is taken in a pass (None: once). steps and learning_rate replace those of the settings.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        settings: MemoryTraining,
+        randomness: Randomness,
+        train: Replay,
+        held_out: Sequence[SequenceBatch],
+        *,
+        stage: str,
+        bfloat16: bool,
+        steps: int,
+        learning_rate: float,
+        times: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.model, self.settings, self.randomness, self.stage, self.bfloat16 = model, settings, randomness, stage, bfloat16
+        self.steps, self.learning_rate, self.held_out = steps, learning_rate, held_out
+        self.parameters = model.trainable_parameters()
+        self.optimiser = torch.optim.AdamW(self.parameters, learning_rate, weight_decay=settings.weight_decay, fused=True)
+        seed = int(randomness.numpy(stage, 0).integers(2**31))
+        self.streams: EpisodeStreams | None = None
+        self.episodes: PaddedEpisodes | None = None
+        if settings.sequences == "streams":
+            self.streams = EpisodeStreams(train, settings.batch, settings.length, seed=seed, times=times)
+        else:
+            self.episodes = PaddedEpisodes(train, settings.batch, seed=seed, times=times)
+        self.carried: Any = None
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One update; returns the loss terms and the gradient's norm before clipping."""
+        start = None
+        if self.streams is not None:
+            batch = self.streams[step]
+            start = None if self.streams.begins(step) else self.carried
+        else:
+            assert self.episodes is not None
+            batch = self.episodes[step]
+        losses = self._losses(batch.to(self.model.device), self.randomness.torch(self.stage, step), start)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norm = self._clip()
+        self.optimiser.param_groups[0]["lr"] = self._rate(step)
+        self.optimiser.step()
+        if self.streams is not None:
+            self.carried = losses.states[:, -1].detach()
+        return {**{name: part.detach() for name, part in losses.parts.items()}, "gradient_norm": norm}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The losses on held-out episodes; remembers the weights if their sum was never lower."""
+        sums: dict[str, float] = {}
+        rows = sum(int((batch.index >= 0).sum()) for batch in self.held_out)
+        for number, batch in enumerate(self.held_out):
+            losses = self._losses(batch, self.randomness.torch("held out", number), None)
+            share = int((batch.index >= 0).sum()) / rows
+            for name, value in {"total": losses.total, **losses.parts}.items():
+                sums[f"held_out_{name}"] = sums.get(f"held_out_{name}", 0.0) + share * float(value)
+        total = sums["held_out_total"]
+        if math.isfinite(total) and (self.best is None or total < self.best[0]):
+            self.best = (total, {name: value.clone() for name, value in self._trained().items()})
+        return sums
+
+    def take_best(self) -> None:
+        """Go back to the weights that did best on held-out episodes."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best[1], strict=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint in mid-stage keeps beside the model."""
+        carried = None if self.carried is None else dict(self.carried.items())
+        return {"optimiser": self.optimiser.state_dict(), "carried": carried, "best": self.best}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.best = None if saved["best"] is None else (saved["best"][0], saved["best"][1])
+        if saved["carried"] is not None:
+            self.carried = type(self.model.initial(1))(**saved["carried"])
+
+    def _losses(self, batch: SequenceBatch, generator: torch.Generator, start: Any) -> Any:
+        noise = torch.rand(*batch.reward.shape, self.model.noise_lanes, generator=generator).clamp_(1e-6, 1.0 - 1e-6)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.model.loss(batch, noise.to(self.model.device), start)
+
+    def _clip(self) -> Tensor:
+        """Bound the gradient as the settings say; returns its norm before."""
+        settings = self.settings
+        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if settings.clip_norm is None else settings.clip_norm)
+        if settings.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, settings.clip_value)
+        return norm
+
+    def _rate(self, step: int) -> float:
+        settings = self.settings
+        if settings.rate == "exponential":
+            return (self.learning_rate - settings.final_rate) * settings.decay**step + settings.final_rate
+        return self.learning_rate * (0.5 * (1.0 + math.cos(math.pi * step / self.steps)) if settings.rate == "cosine" else 1.0)
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Everything of the model but its frozen V."""
+        return {name: value for name, value in self.model.state_dict().items() if not name.startswith("encoder.")}
+
+
+def held_out_batches(replay: Replay, *, episodes: int, batch: int, device: torch.device) -> list[SequenceBatch]:
+    """Up to `episodes` whole episodes, evenly taken from all, those of like lengths together: always the same ones."""
+    count = len(replay.episodes)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, episodes)).round().astype(np.int64))
+    lengths = np.array([stop - start for start, stop in replay.episodes])[chosen]
+    chosen = chosen[np.argsort(lengths, kind="stable")]
+    return [padded_episodes(replay, chosen[start : start + batch]).to(device) for start in range(0, len(chosen), batch)]
