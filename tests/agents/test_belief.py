@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym.agents.belief import BeliefPolicy, StepKey
-from dreamgym.structs import Spec
+from dreamgym.agents.linear import LinearController
+from dreamgym.structs import DreamDefaults, Spec
 from tests.toys import CounterWorld, PointState
 
 
@@ -176,3 +177,10 @@ def test_settings_out_of_range_are_refused() -> None:
         policy_of(Reader(), CounterWorld(), posterior="mode")
     with pytest.raises(ValueError, match="explore_noise"):
         policy_of(Reader(), CounterWorld(), explore_noise=-0.1)
+
+
+@pytest.mark.parametrize("belief", ["mean", "sample"])
+def test_the_belief_is_what_the_model_wants_unless_told_otherwise(belief):
+    world = CounterWorld(defaults=DreamDefaults(belief=belief))
+    assert BeliefPolicy(LinearController(world.spec, 2), world).posterior == belief
+    assert BeliefPolicy(LinearController(world.spec, 2), world, posterior="mean").posterior == "mean"
