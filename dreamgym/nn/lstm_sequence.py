@@ -26,7 +26,10 @@ def lstm_sequence(
 
 
 class _Sequence(torch.autograd.Function):
-    """tanh(x) is 2 sigmoid(2x) - 1 throughout: one sigmoid serves all four gates, and a CPU's tanh takes ten times as long."""
+    """tanh(x) is 2 sigmoid(2x) - 1 throughout: one sigmoid serves all four gates, and a CPU's tanh takes ten times as long.
+
+    Work that is not a product is done in float32, in place and a step at a time, where it stays in the cache.
+    """
 
     @staticmethod
     def forward(
@@ -34,54 +37,61 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         T, B, H = gates.shape[0], *h.shape
         full = torch.promote_types(gates.dtype, torch.float32)
-        doubled = torch.ones(4, 1, dtype=gates.dtype, device=gates.device)
-        doubled[2] = 2.0
-        matrix = (weight.to(gates.dtype).unflatten(0, (4, H)) * doubled.unsqueeze(-1)).flatten(0, 1).t()
+        matrix = weight.to(gates.dtype).t()
         again = _resets(reset, T)
-        opened = torch.empty_like(gates, memory_format=torch.contiguous_format)  # sigmoids of all gates
         entering = gates.new_empty(T, B, H)  # the memory as it enters each step
+        opened = gates.new_empty(T, B, 4 * H, dtype=full)  # sigmoids of all gates, of the candidate's at twice its value
+        shapes = gates.new_empty(T, B, H, dtype=full)  # tanh of c before a reset
         hs, cs = (gates.new_empty(T + 1, B, H, dtype=full) for _ in range(2))
         hs[0], cs[0] = h, c
-        for t in range(T):
-            entering[t] = hs[t] if mask is None else hs[t] * mask[t]
-            now = opened[t]
-            torch.mul(gates[t].unflatten(-1, (4, H)), doubled, out=now.unflatten(-1, (4, H)))
-            now.addmm_(entering[t], matrix).sigmoid_()
+        for t, (gate, into, now, shape) in enumerate(zip(*(each.unbind(0) for each in (gates, entering, opened, shapes)))):
+            into.copy_(hs[t] if mask is None else hs[t] * mask[t])
+            now.copy_(torch.addmm(gate, into, matrix))
             put, held, candidate, shown = now.chunk(4, -1)
-            torch.mul(cs[t], held, out=cs[t + 1])
-            cs[t + 1].addcmul_(put.to(full), candidate.to(full).mul(2.0).sub_(1.0))
-            torch.mul(_tanh(cs[t + 1]), shown, out=hs[t + 1])
+            candidate.mul_(2.0)
+            now.sigmoid_()
+            h_next, c_next = hs[t + 1], cs[t + 1]
+            torch.mul(cs[t], held, out=c_next).addcmul_(put, candidate, value=2.0).sub_(put)
+            torch.mul(c_next, 2.0, out=shape).sigmoid_().mul_(2.0).sub_(1.0)
+            torch.mul(shape, shown, out=h_next)
             if (emptied := again[t]) is not None:
-                hs[t + 1].masked_fill_(emptied, 0.0)
-                cs[t + 1].masked_fill_(emptied, 0.0)
-        ctx.save_for_backward(weight, opened, entering, cs, reset, mask)
+                h_next.masked_fill_(emptied, 0.0)
+                c_next.masked_fill_(emptied, 0.0)
+        ctx.save_for_backward(weight, opened, entering, shapes, cs, reset, mask)
+        ctx.set_materialize_grads(False)
         return hs[1:], cs[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_hs: Tensor, grad_cs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        weight, opened, entering, cs, reset, mask = ctx.saved_tensors
+    def backward(ctx: Any, grad_hs: Tensor | None, grad_cs: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, opened, entering, shapes, cs, reset, mask = ctx.saved_tensors
         T = len(entering)
-        matrix, full = weight.to(opened.dtype), cs.dtype
-        again = _resets(reset, T)
-        grad_gates = torch.empty_like(opened)
-        grad_h, grad_c = torch.zeros_like(cs[0]), torch.zeros_like(cs[0])
+        matrix, again = weight.to(entering.dtype), _resets(reset, T)
+        grad_gates = torch.empty_like(opened, dtype=entering.dtype)
+        grad_h, grad_c, one = torch.zeros_like(cs[0]), torch.zeros_like(cs[0]), torch.ones_like(cs[0])
+        slope = torch.empty_like(opened[0])
+        to_put, to_held, to_candidate, to_shown = slope.chunk(4, -1)
         for t in reversed(range(T)):
-            grad_h, grad_c = grad_h + grad_hs[t], grad_c + grad_cs[t]
+            if grad_hs is not None:
+                grad_h.add_(grad_hs[t])
+            if grad_cs is not None:
+                grad_c.add_(grad_cs[t])
             if (emptied := again[t]) is not None:
-                grad_h, grad_c = grad_h.masked_fill_(emptied, 0.0), grad_c.masked_fill_(emptied, 0.0)
-            now = opened[t].to(full)
+                grad_h.masked_fill_(emptied, 0.0)
+                grad_c.masked_fill_(emptied, 0.0)
+            now, shape = opened[t], shapes[t]
             put, held, candidate, shown = now.chunk(4, -1)
-            tanh_c = _tanh(cs[t + 1])
-            grad_c.addcmul_(grad_h * shown, 1.0 - tanh_c.square())
-            slope = now * (1.0 - now)
-            into = torch.cat([grad_c * (candidate * 2.0 - 1.0), grad_c * cs[t], grad_c * put * 4.0, grad_h * tanh_c], -1)
-            torch.mul(into, slope, out=into)
-            grad_gates[t] = into
-            grad_c = grad_c * held
-            grad_h = (grad_gates[t] @ matrix).to(full)
+            grad_c.addcmul_(grad_h * shown, torch.addcmul(one, shape, shape, value=-1.0))
+            torch.addcmul(now, now, now, value=-1.0, out=slope)  # of a sigmoid: s (1 - s)
+            to_put.mul_(grad_c).mul_(torch.add(candidate, candidate).sub_(1.0))
+            to_held.mul_(grad_c).mul_(cs[t])
+            to_candidate.mul_(grad_c).mul_(put).mul_(4.0)
+            to_shown.mul_(grad_h).mul_(shape)
+            grad_gates[t].copy_(slope)
+            grad_c.mul_(held)
+            grad_h.copy_(grad_gates[t] @ matrix)
             if mask is not None:
-                grad_h = grad_h * mask[t]
+                grad_h.mul_(mask[t])
         grad_weight = (grad_gates.flatten(0, 1).t() @ entering.flatten(0, 1)).to(weight.dtype)
         return grad_gates, grad_weight, grad_h, grad_c, None, None
 
@@ -92,7 +102,3 @@ def _resets(reset: Tensor | None, steps: int) -> list[Tensor | None]:
         return [None] * steps
     anywhere = reset.any(-1).tolist() if reset.device.type == "cpu" else [True] * steps
     return [row.unsqueeze(-1) if some else None for row, some in zip(reset.unbind(0), anywhere)]
-
-
-def _tanh(x: Tensor) -> Tensor:
-    return (x * 2.0).sigmoid_().mul_(2.0).sub_(1.0)
