@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym.dreams.actions import ActionReader
+from dreamgym.dreams.belief_clock import BeliefClock
 from dreamgym.dreams.engine import check_model
-from dreamgym.dreams.masks import reset_mask
+from dreamgym.dreams.masks import reset_mask, seed_list
 from dreamgym.dreams.observations import Observation, ObservationReader
 from dreamgym.dreams.sharing import ModelReference
 from dreamgym.dreams.vector import DreamVectorEnv
-from dreamgym.structs import ObsTensors, Preprocess, Spec, map_obs
+from dreamgym.structs import DreamDefaults, ObsTensors, Preprocess, Spec, map_obs
 
 __all__ = ["LatentObservation", "LatentVectorObservation"]
 
 
 class _Belief:
-    """What the model takes the state of B real environments to be: the posterior mean (noise 0.5) given all it saw and did."""
+    """What the model takes the state of B real environments to be: the posterior's mean or a sample, given all it saw and did."""
 
-    def __init__(self, model: Any, num_envs: int, obs_type: str) -> None:
+    def __init__(self, model: Any, num_envs: int, obs_type: str, kind: str | None) -> None:
         check_model(model)
         if not hasattr(model, "observe"):
             raise ValueError("acting awake needs model.observe, which this model lacks.")
@@ -39,32 +40,45 @@ class _Belief:
         self.model = model
         self.num_envs = num_envs
         self.obs_type = obs_type
+        self.sampled = _is_sampled(model, kind)
+        self.clock = BeliefClock(num_envs)
         self._build()
         self.state: Any = None
 
     def _build(self) -> None:
         self.reader = ObservationReader(self.model, self.obs_type, self.device)
         self.actions = ActionReader(self.model.spec, self.device)
-        self._noise = torch.full((self.num_envs, self.model.noise_lanes), 0.5, device=self.device)
+        self._mean_noise = torch.full((self.num_envs, self.model.noise_lanes), 0.5, device=self.device)
         self._no_action = torch.zeros(self.num_envs, self.model.spec.action_size, device=self.device)
 
     @torch.inference_mode()
     def begin(self, obs: Any, rows: NDArray[np.bool_]) -> None:
         """Take in first observations [B,...] in the rows of a mask [B], and forget what was before."""
         is_first = torch.from_numpy(rows).to(self.device)
+        self.clock.begin(rows)
         before = self.model.initial(self.num_envs).to(self.device) if self.state is None else self.state
-        fresh = self.model.observe(before, self._no_action, self._tensor(obs), is_first, self._noise)
+        fresh = self.model.observe(before, self._no_action, self._tensor(obs), is_first, self._noise())
         self.state = fresh if rows.all() else fresh.where(is_first, before)
 
     @torch.inference_mode()
     def update(self, action: Tensor, obs: Any, is_first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
         """Take in what arrived after a model action [B,A]. Where an observation is meaningless, believe what was predicted."""
         first = torch.from_numpy(is_first).to(self.device)
-        state = self.model.observe(self.state, action, self._tensor(obs), first, self._noise)
+        self.clock.tick()
+        self.clock.begin(is_first)
+        noise = self._noise()
+        state = self.model.observe(self.state, action, self._tensor(obs), first, noise)
         if not valid.all():
-            predicted = self.model.step(self.state, action, self._noise)
+            predicted = self.model.step(self.state, action, noise)
             state = state.where(torch.from_numpy(valid | is_first).to(self.device), predicted)
         self.state = state
+
+    def _noise(self) -> Tensor:
+        """[B,L]. Lanes that choose a member or a mask stay at 0.5: awake nothing is dropped."""
+        if not self.sampled:
+            return self._mean_noise
+        held = getattr(self.model, "episode_lanes", 0)
+        return torch.cat([self._mean_noise[:, :held], self.clock.noise(self.model.noise_lanes, self.device)[:, held:]], 1)
 
     @torch.inference_mode()
     def read(self, obs: Any) -> Observation:
@@ -82,7 +96,7 @@ class _Belief:
         return map_obs(lambda array: torch.from_numpy(_in_single(array)).to(self.device), _as_in(obs, self.reader.own_space))
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {key: getattr(self, key) for key in ("device", "num_envs", "obs_type")}
+        kept = {key: getattr(self, key) for key in ("device", "num_envs", "obs_type", "sampled", "clock")}
         return {**kept, "state": self.exported(), "reference": ModelReference(self.model)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,13 +109,15 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     """A real environment whose observations are the model's features, as in the dream: same spaces, same preprocessing.
 
     obs_type "latent" (default) or "dict" (the real observation and the features). A raw env is preprocessed as the model's was.
-    The belief is updated with the action that was executed; finite actions out of bounds are clipped, as in the dream.
+    belief: whether the model takes the "mean" or a "sample" of what an observation may mean; None: as model.defaults say. Samples
+    are repeated exactly by reset(seed=...). The belief is updated with the action that was executed; finite actions out of bounds are
+    clipped, as in the dream.
     `belief` is the model's state, `last_obs` the real observation: a film shows it above model.decode(belief).
     Raises ValueError where the env is not what the model knows, InvalidAction before anything moves.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], model: Any, *, obs_type: str = "latent") -> None:
-        self._belief = _Belief(model, 1, obs_type)
+    def __init__(self, env: gym.Env[Any, Any], model: Any, *, obs_type: str = "latent", belief: str | None = None) -> None:
+        self._belief = _Belief(model, 1, obs_type, belief)
         super().__init__(_preprocessed(env, model.spec))
         _check_spaces(self.env, self.env.observation_space, self.env.action_space, model.spec)
         self.observation_space = self._belief.reader.space
@@ -120,6 +136,7 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode, and a new belief."""
         obs, info = self.env.reset(seed=seed, options=options)
+        self._belief.clock.reseed([seed])
         self._belief.begin(_alone(obs), _ALL)
         return self._see(obs), info
 
@@ -141,13 +158,14 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
 class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     """Real vector environments seen as in the dream; beliefs are kept per row under all three autoreset modes.
 
-    The sub-environments must already look as the model's did (preprocess them in make_vec's `wrappers`). `belief` [B] and
-    `last_obs` [B,...] as in LatentObservation. With SAME_STEP, info["final_obs"] holds the features of the final observations.
+    The sub-environments must already look as the model's did (preprocess them in make_vec's `wrappers`). Arguments, `belief` [B] and
+    `last_obs` [B,...] as in LatentObservation; a row seeded s believes what LatentObservation seeded s believes. With SAME_STEP,
+    info["final_obs"] holds the features of the final observations.
     Raises ValueError where the environments are not what the model knows, InvalidAction before anything moves.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], model: Any, *, obs_type: str = "latent") -> None:
-        self._belief = _Belief(model, env.num_envs, obs_type)
+    def __init__(self, env: VectorEnv[Any, Any, Any], model: Any, *, obs_type: str = "latent", belief: str | None = None) -> None:
+        self._belief = _Belief(model, env.num_envs, obs_type, belief)
         super().__init__(env)
         if "autoreset_mode" not in env.metadata:
             raise ValueError(f"{env} does not say in metadata['autoreset_mode'] how it resets; beliefs need to know.")
@@ -179,6 +197,8 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         if passed and passed.get("reset_mask") is not None:
             passed["reset_mask"] = rows.copy()
         obs, info = self.env.reset(seed=seed, options=passed)
+        seeds = seed_list(seed, self.num_envs) or [None] * self.num_envs
+        self._belief.clock.reseed([one if row else None for one, row in zip(seeds, rows)])
         self._belief.begin(obs, rows)
         self._ended &= ~rows
         return self._see(obs), info
@@ -214,6 +234,13 @@ class LatentVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 _ALL = np.ones(1, np.bool_)
+
+
+def _is_sampled(model: Any, kind: str | None) -> bool:
+    kind = getattr(model, "defaults", DreamDefaults()).belief if kind is None else kind
+    if kind not in ("mean", "sample"):
+        raise ValueError(f"belief is {kind!r}; expected 'mean', 'sample', or None for the model's own.")
+    return kind == "sample"
 
 
 def _alone(obs: Any) -> Observation:
