@@ -70,7 +70,7 @@ def evolve(
 
     evaluator: DreamRollouts(...).returns or VectorRollouts(...).returns. Every generation has fresh seeds, shared by its candidates.
     judge scores the centre, one candidate [1,N], every evaluate_every generations and at the end, on seeds of its own; it may well play
-    the real environment, since dream returns keep rising after real ones fall. None asks the evaluator, if that takes one candidate.
+    the real environment, since dream returns keep rising after real ones fall. None asks the evaluator for its R rollouts, which are few.
     weight_decay charges so much per unit of mean squared parameter. folder: where the run is kept (evolve.pt, metrics.jsonl), every
     save_every seconds and at the end, and goes on from. report is called after every generation.
     Source: Ha & Schmidhuber 2018 (specs/world-models.md 6). Raises ValueError for a folder with another run.
@@ -86,7 +86,7 @@ def evolve(
             while run.done < generations:
                 last = run.done + 1 == generations
                 judged = last or (run.done + 1) % evaluate_every == 0
-                generation = run.live(evaluator, (judge or evaluator) if judged else None)
+                generation = run.live(evaluator, (judge or _of_one(evaluator, run.search.config.population)) if judged else None)
                 if keeper is not None:
                     keeper.keep(run, generation, last=last)
                 if report is not None:
@@ -212,6 +212,15 @@ _EVALUATE, _JUDGE = range(2)
 def _seed_of(seed: int, purpose: int, number: int) -> int:
     """A fresh seed, far from others', that every environment takes: rollout r begins from it plus r."""
     return int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0] >> 1)
+
+
+def _of_one(evaluator: Evaluator, candidates: int) -> Evaluator:
+    """A judge of one candidate: it fills the whole population, since evaluators may take no other number."""
+
+    def judge(parameters: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+        return _read(evaluator(np.repeat(parameters, candidates, 0), seed), candidates)[0][:1]
+
+    return judge
 
 
 def _read(evaluated: Any, candidates: int) -> tuple[NDArray[np.float64], float | None]:

@@ -82,6 +82,19 @@ def test_the_centre_is_judged_now_and_then_and_at_the_end():
     assert [generation.number for generation in run(10).history if generation.centre is not None] == [4, 8, 10]
 
 
+def test_without_a_judge_the_evaluator_is_asked_for_a_population_of_centres():
+    populations = []
+
+    def evaluator(parameters, seed):
+        populations.append(parameters)
+        return Valley()(parameters, seed)
+
+    centre = run(4, evaluator=evaluator).history[-1].centre
+    assert [len(population) for population in populations] == [8] * 5
+    assert (populations[-1] == populations[-1][0]).all() and not (populations[0] == populations[0][0]).all()
+    assert centre is not None
+
+
 def test_the_best_centre_is_kept_even_if_later_ones_are_worse():
     """As where dreams flatter: the judge, awake, thinks less of every next one."""
     seen = []
