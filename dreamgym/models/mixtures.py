@@ -108,17 +108,19 @@ def choice_entropy(stats: MixtureStats) -> Tensor:
 @torch.no_grad()
 def _choose(logits: Tensor, noise: Tensor, temperature: float | Tensor) -> Tensor:
     """Components int64 [...,Z] by the inverse distribution function, normalised per row; noise [...,Z]."""
-    best = logits.max(-1)
     if not isinstance(temperature, Tensor) and temperature == 0.0:
-        return best.indices
-    weights = ((logits - best.values.unsqueeze(-1)) / _trailing(temperature)).exp()
-    cumulative = weights.cumsum(-1)
-    threshold = (noise * cumulative[..., -1]).unsqueeze(-1)
-    index = (cumulative[..., :-1] <= threshold).sum(-1)
+        return logits.argmax(-1)
+    logits = logits.mT  # [...,K,Z], as it lies in memory
+    weights = ((logits - logits.amax(-2, keepdim=True)) / _trailing(temperature)).exp_()
+    cumulative = weights.cumsum(-2)
+    index = (cumulative[..., :-1, :] <= (noise * cumulative[..., -1, :]).unsqueeze(-2)).sum(-2)
     likeliest = noise == 0.5
     if isinstance(temperature, Tensor):
         likeliest = likeliest | (temperature <= 0.0).unsqueeze(-1)
-    return torch.where(likeliest, best.indices, index)
+    # A CPU takes longer for this argmax than for half of the rest, and can look first; a GPU would have to wait to look.
+    if logits.device.type != "cpu" or bool(likeliest.any()):
+        index = torch.where(likeliest, logits.argmax(-2), index)
+    return index
 
 
 def _trailing(temperature: float | Tensor) -> float | Tensor:
