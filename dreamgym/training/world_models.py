@@ -212,7 +212,7 @@ class WorldModelsTrainer:
         reward = self.lives.codes.column("reward")
         self.model.reward_range.copy_(torch.tensor([float(reward.min()), float(reward.max())]))
         for step, bar in self.log.bar("memory", self.step, learner.steps):
-            self._account("memory", step, learner.step(step), bar)
+            self._account(f"memory {number}", step, learner.step(step), bar)
             self.memory_steps += 1
             if (step + 1) % settings.evaluate_every == 0 or step + 1 == learner.steps:
                 self.log.write(f"memory {number}", step, learner.evaluate())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,39 +109,42 @@ def search_end(model: Any, real: Mapping[str, Returns], policies: Mapping[str, O
     Dreams go on past predicted ends, so that one set of them tells the lengths for every threshold. They have the model's own
     temperature and dropout.
     """
-    squares = torch.zeros(len(_THRESHOLDS))
-    for name, policy in policies.items():
-        chances = _end_chances(model, policy, dreams=dreams, seed=seed)
-        lengths = torch.stack([lengths_at(chances, float(threshold)) for threshold in _THRESHOLDS]).float().mean(1)
-        squares += (lengths / real[name].mean_length).log() ** 2
-    ratios = (squares / len(policies)).sqrt()
+    chances = _end_chances(model, list(policies.values()), dreams=dreams, seed=seed)
+    lived = torch.tensor([real[name].mean_length for name in policies])
+    dreamt = torch.stack([lengths_at(chances, float(threshold)).float().mean(1) for threshold in _THRESHOLDS])
+    ratios = (dreamt / lived).log().square().mean(1).sqrt()
     best = int(ratios.argmin())
     return EndSearch(float(_THRESHOLDS[best]), float(ratios[best]), tuple(zip(_THRESHOLDS.tolist(), ratios.tolist())))
 
 
 def lengths_at(chances: Tensor, threshold: float) -> Tensor:
-    """Steps [B] until a chance [B,T] is above the threshold; T where none is."""
+    """Steps [...] until a chance [...,T] is above the threshold; T where none is."""
     above = chances > threshold
-    return torch.where(above.any(1), above.int().argmax(1) + 1, chances.shape[1])
+    return torch.where(above.any(-1), above.int().argmax(-1) + 1, chances.shape[-1])
 
 
-def _end_chances(model: Any, policy: OpenLoopPolicy, *, dreams: int, seed: int) -> Tensor:
-    """Chances of an end [B,T] along dreams that do not end. Stops early once all are past every threshold."""
+def _end_chances(model: Any, policies: Sequence[OpenLoopPolicy], *, dreams: int, seed: int) -> Tensor:
+    """Chances of an end [P,R,T] along R dreams of each policy, which do not end. Stops where all are past every threshold."""
     env = DreamVectorEnv(
-        model, num_envs=dreams, termination="never", max_uncertainty=math.inf, uncertainty_penalty=0.0, range_guard=False, obs_type="latent"
+        model,
+        num_envs=len(policies) * dreams,
+        termination="never",
+        max_uncertainty=math.inf,
+        uncertainty_penalty=0.0,
+        range_guard=False,
+        obs_type="latent",
+        output="torch",
     )
     chances: list[Tensor] = []
-    highest = torch.zeros(dreams)
-    obs, _ = env.reset(seed=seed)
-    begins, state = np.ones(dreams, np.bool_), None
-    while len(chances) < env.max_episode_steps and not (highest > _THRESHOLDS[-1]).all():
-        action, state = policy.predict(obs, state, begins)
-        obs, _, _, _, info = env.step(action)
-        begins = np.zeros(dreams, np.bool_)
-        chances.append(1.0 - torch.from_numpy(np.asarray(info["continue_prob"], np.float32)))
+    highest, episodes = torch.zeros(env.num_envs), np.arange(dreams)
+    env.reset(seed=[seed + dream for dream in range(dreams)] * len(policies))
+    while len(chances) < env.max_episode_steps and not bool((highest > _THRESHOLDS[-1]).all()):
+        steps = np.full(dreams, len(chances))
+        *_, info = env.step(np.concatenate([policy.act(episodes, steps) for policy in policies]))
+        chances.append(1.0 - info["continue_prob"].cpu())
         highest = torch.maximum(highest, chances[-1])
     env.close()
-    return torch.stack(chances, 1)
+    return torch.stack(chances, -1).unflatten(0, (len(policies), dreams))
 
 
 def set_end_probability(model: WorldModel, end_probability: float) -> None:
