@@ -99,7 +99,7 @@ def fit(
             closing.callback(env.close)
         folder = Path(out) if out is not None else Path("runs") / f"{spec.env_id.replace('/', '-')}-{chosen.name}-{seed}"
         _check_world(chosen, spec, lived=env is not None)
-        fresh = _open_folder(folder, _described(spec, chosen, seed, env_kwargs, preprocess), resume=resume)
+        fresh = _open_folder(folder, _described(spec, chosen, seed, env_kwargs, preprocess), chosen, resume=resume)
         options: dict[str, Any] = {"seed": seed, "device": device, "folder": folder, "progress": progress, "env": env}
         if isinstance(chosen, OnlinePreset):
             trainer: OnlineTrainer | Trainer | WorldModelsTrainer = OnlineTrainer(
@@ -220,13 +220,14 @@ def _described(spec: Spec, preset: Recipe, seed: int, env_kwargs: dict[str, Any]
     return described
 
 
-def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:
+def _open_folder(folder: Path, described: dict[str, Any], preset: Recipe, *, resume: bool) -> bool:
     """Write config.json of a new run, or make sure that the one there is the same run. True if there is nothing to resume."""
     path = folder / "config.json"
     if path.exists():
         written = json.loads(path.read_text())
         if "kinds" not in written:  # begun before they were noted
             described = {name: value for name, value in described.items() if name != "kinds"}
+        _forget_later_fields(described["preset"], written.get("preset"), preset)
         if written != described:
             raise ValueError(f"{folder} holds a different run (see its config.json); choose another `out`, or delete it.")
         if not resume:
@@ -235,6 +236,19 @@ def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bo
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(described, indent=2) + "\n")
     return True
+
+
+def _forget_later_fields(described: dict[str, Any], written: Any, config: Any) -> None:
+    """Drop from a preset's description what the run's own does not know and what is at its default: fields that came after it began."""
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if not isinstance(written, dict):
+            return
+        if entry.name in written:
+            if is_dataclass(value):
+                _forget_later_fields(described[entry.name], written[entry.name], value)
+        elif value == entry.default:
+            del described[entry.name]
 
 
 def _kinds(config: Any, where: str = "preset") -> dict[str, str]:

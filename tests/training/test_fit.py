@@ -221,6 +221,19 @@ def test_a_run_begun_before_kinds_were_noted_goes_on(tmp_path, monkeypatch):
         fit("Pendulum-v1", tiny_preset(), seed=1, out=tmp_path, progress=False)
 
 
+def test_a_run_begun_before_a_setting_existed_goes_on_if_it_is_at_its_default(tmp_path, monkeypatch):
+    monkeypatch.setattr(OnlineTrainer, "run", lambda trainer: {})
+    preset = tiny_preset()
+    other = replace(preset, model=replace(preset.model, defaults=replace(preset.model.defaults, belief="sample")))
+    fit("Pendulum-v1", preset, out=tmp_path, progress=False)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["preset"]["model"]["defaults"].pop("belief") == "mean"
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    fit("Pendulum-v1", preset, out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="different run"):
+        fit("Pendulum-v1", other, out=tmp_path, progress=False)
+
+
 @pytest.mark.parametrize("prefill", [50, 51])
 def test_a_budget_that_random_actions_use_up_is_refused_before_anything_is_written(prefill, tmp_path):
     preset = tiny_preset(replace(TRAINING, prefill=prefill))
