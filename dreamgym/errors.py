@@ -65,6 +65,4 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(
-            f'{purpose} needs {module.split(".")[0]}: pip install "dreamgym[{extra}]"'
-        ) from error
+        raise MissingDependencyError(f'{purpose} needs {module.split(".")[0]}: pip install "dreamgym[{extra}]"') from error

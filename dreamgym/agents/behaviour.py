@@ -62,9 +62,7 @@ class Scores:
     baseline: Tensor  # [N,J] value of the state in which it was taken
 
 
-def dream(
-    model: Any, actor: Actor, start: Any, guard: Guard, noise: Tensor, *, dynamics: bool, start_alive: Tensor | None = None
-) -> Dream:
+def dream(model: Any, actor: Actor, start: Any, guard: Guard, noise: Tensor, *, dynamics: bool, start_alive: Tensor | None = None) -> Dream:
     """Live on from start states [N]; noise [N,H,lanes+A] uniform, the model's lanes first.
 
     With dynamics the dream is differentiable in the actions; else nothing is recorded, and it is several times as fast. start_alive [N]

@@ -84,9 +84,7 @@ class Replay:
         rows["valid"] = True if valid is None else self._flags(valid, T + 1)
         self._storage.append(packed, rows, policy)
 
-    def sample(
-        self, batch_size: int, length: int, rng: np.random.Generator, *, rows: tuple[int, int] | None = None
-    ) -> SequenceBatch:
+    def sample(self, batch_size: int, length: int, rng: np.random.Generator, *, rows: tuple[int, int] | None = None) -> SequenceBatch:
         """Windows [B,T] drawn uniformly, with replacement, from all windows inside `rows` [start, stop) (None: everything).
 
         Raises ValueError if that range is not inside the replay or shorter than a window.

@@ -29,15 +29,11 @@ def make_take_cover(
     """
     require("vizdoom.gymnasium_wrapper", extra="doom", purpose=env_id)
     try:
-        game = gym.make(
-            env_id, render_mode=render_mode, max_episode_steps=max_episode_steps, screen_resolution=screen_resolution, **kwargs
-        )
+        game = gym.make(env_id, render_mode=render_mode, max_episode_steps=max_episode_steps, screen_resolution=screen_resolution, **kwargs)
     except TypeError as error:
         if "screen_resolution" not in str(error):
             raise
-        raise MissingDependencyError(
-            f'{env_id} needs a ViZDoom that takes screen_resolution: pip install -U "dreamgym[doom]"'
-        ) from error
+        raise MissingDependencyError(f'{env_id} needs a ViZDoom that takes screen_resolution: pip install -U "dreamgym[doom]"') from error
     return TakeCover(game)
 
 

@@ -83,9 +83,7 @@ class DreamerHeads(nn.Module):
         self.continue_net = None if config.continue_head is None else build_mlp(features, 1, config.continue_head)
         self.register_buffer("has_ended", torch.zeros((), dtype=torch.bool))
         memory = deter_size if memory_size is None else memory_size
-        self.members = (
-            None if config.members == 1 else EnsembleMLP(config.members, memory, embed_size, layers=1, units=config.member_units)
-        )
+        self.members = None if config.members == 1 else EnsembleMLP(config.members, memory, embed_size, layers=1, units=config.member_units)
 
     def reward_distribution(self, features: Tensor) -> UnitNormal | TwoHot:
         """What the reward may be, [...]."""

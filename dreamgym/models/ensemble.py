@@ -60,9 +60,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.config = config
         self.obs_size = obs_size
-        self.network = EnsembleMLP(
-            config.members, obs_size + action_size, 2 * (obs_size + 1), layers=config.layers, units=config.units
-        )
+        self.network = EnsembleMLP(config.members, obs_size + action_size, 2 * (obs_size + 1), layers=config.layers, units=config.units)
         self.max_log_std = nn.Parameter(torch.full((obs_size + 1,), 0.25))
         self.min_log_std = nn.Parameter(torch.full((obs_size + 1,), -5.0))
         unbounded = torch.full((obs_size + 1,), torch.finfo(torch.float32).max)

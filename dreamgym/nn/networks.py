@@ -73,9 +73,7 @@ def check_layer_kinds(activation: str, norm: str) -> None:
         raise ValueError(f"norm is {norm!r}; expected none, layer or rms.")
 
 
-def build_mlp(
-    inputs: int, outputs: int | None, config: MLPConfig, *, output_scale: float = 1.0, init: Init | None = None
-) -> nn.Sequential:
+def build_mlp(inputs: int, outputs: int | None, config: MLPConfig, *, output_scale: float = 1.0, init: Init | None = None) -> nn.Sequential:
     """[..., inputs] -> [..., outputs]; without outputs it ends after the last hidden layer.
 
     output_scale multiplies the last layer's weights; 0 makes the first outputs exactly zero. init None picks what the papers do:
@@ -129,9 +127,7 @@ def initialise(network: nn.Module, init: Init) -> None:
 class EnsembleMLP(nn.Module):
     """K independent MLPs evaluated as one: [N, inputs] (shared) or [K, N, inputs] -> [K, N, outputs]."""
 
-    def __init__(
-        self, members: int, inputs: int, outputs: int, *, layers: int = 2, units: int = 200, activation: str = "silu"
-    ) -> None:
+    def __init__(self, members: int, inputs: int, outputs: int, *, layers: int = 2, units: int = 200, activation: str = "silu") -> None:
         super().__init__()
         self.members = members
         sizes = [inputs] + [units] * layers + [outputs]
