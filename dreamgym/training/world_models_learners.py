@@ -19,7 +19,7 @@ from dreamgym.structs import SequenceBatch
 from dreamgym.training.learners import Randomness
 from dreamgym.training.world_models_config import CodeTraining, MemoryTraining
 
-__all__ = ["CodeLearner", "MemoryLearner", "encoder_of", "held_out_batches", "training_rows"]
+__all__ = ["CodeLearner", "MemoryLearner", "encoder_of", "held_out_batches", "memory_rate", "training_rows"]
 
 
 class CodeLearner:
@@ -141,7 +141,7 @@ class MemoryLearner:
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = self._clip()
-        self.optimiser.param_groups[0]["lr"] = self._rate(step)
+        self.optimiser.param_groups[0]["lr"] = memory_rate(self.settings, step, start=self.learning_rate, steps=self.steps)
         self.optimiser.step()
         if self.streams is not None:
             self.carried = losses.states[:, -1].detach()
@@ -149,7 +149,10 @@ class MemoryLearner:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The losses on held-out episodes; remembers the weights if their sum was never lower."""
+        """The losses on held-out episodes; remembers the weights if M's were never lower in sum.
+
+        The members' error is none of M's: it only measures uncertainty, and its units would outweigh the others.
+        """
         sums: dict[str, float] = {}
         rows = sum(int((batch.index >= 0).sum()) for batch in self.held_out)
         for number, batch in enumerate(self.held_out):
@@ -157,7 +160,7 @@ class MemoryLearner:
             share = int((batch.index >= 0).sum()) / rows
             for name, value in {"total": losses.total, **losses.parts}.items():
                 sums[f"held_out_{name}"] = sums.get(f"held_out_{name}", 0.0) + share * float(value)
-        total = sums["held_out_total"]
+        total = sums["held_out_total"] - sums["held_out_members"]
         if math.isfinite(total) and (self.best is None or total < self.best[0]):
             self.best = (total, {name: value.clone() for name, value in self._trained().items()})
         return sums
@@ -185,22 +188,27 @@ class MemoryLearner:
             return self.model.loss(batch, noise.to(self.model.device), start)
 
     def _clip(self) -> Tensor:
-        """Bound the gradient as the settings say; returns its norm before."""
+        """Bound the gradient as the settings say; returns M's norm before. The members' is bounded apart, or M's would shrink with it."""
         settings = self.settings
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if settings.clip_norm is None else settings.clip_norm)
+        bound = math.inf if settings.clip_norm is None else settings.clip_norm
+        members = list(self.model.heads.members.parameters())
+        apart = {id(parameter) for parameter in members}
+        nn.utils.clip_grad_norm_(members, bound)
+        norm = nn.utils.clip_grad_norm_([parameter for parameter in self.parameters if id(parameter) not in apart], bound)
         if settings.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, settings.clip_value)
         return norm
 
-    def _rate(self, step: int) -> float:
-        settings = self.settings
-        if settings.rate == "exponential":
-            return (self.learning_rate - settings.final_rate) * settings.decay**step + settings.final_rate
-        return self.learning_rate * (0.5 * (1.0 + math.cos(math.pi * step / self.steps)) if settings.rate == "cosine" else 1.0)
-
     def _trained(self) -> dict[str, Tensor]:
         """Everything of the model but its frozen V."""
         return {name: value for name, value in self.model.state_dict().items() if not name.startswith("encoder.")}
+
+
+def memory_rate(settings: MemoryTraining, step: int, *, start: float, steps: int) -> float:
+    """The learning rate of update number `step` of `steps`, which begin at the rate `start`."""
+    if settings.rate == "exponential":
+        return (start - settings.final_rate) * settings.decay**step + settings.final_rate
+    return start * (0.5 * (1.0 + math.cos(math.pi * step / steps)) if settings.rate == "cosine" else 1.0)
 
 
 def held_out_batches(replay: Replay, *, episodes: int, batch: int, device: torch.device) -> list[SequenceBatch]:
