@@ -27,6 +27,7 @@ ROWS = [
     ("CarRacing-v3", "driving-fit", '`fit(preset="vae-rssm")`, its own agent'),
     ("CarRacing-v3", "driving-frozen", "a fresh SB3 PPO in the bundled dream"),
     ("dm_control/cartpole-swingup-v0", "dreamer-v3-dm_control-cartpole-swingup-v0", '`fit(preset="dreamer-v3")`, its own agent'),
+    ("dm_control/cartpole-balance-v0", "dreamer-v3-dm_control-cartpole-balance-v0", "the same preset"),
     ("dm_control/cartpole-swingup-v0", "strangers-dream-ppo", "a fresh SB3 PPO in the bundled dream"),
     ("Pendulum-v1", "ensemble-Pendulum-v1", 'SB3 PPO in a dream of `fit(preset="ensemble")`'),
     ("CartPole-v1", "ensemble-CartPole-v1", "the same"),

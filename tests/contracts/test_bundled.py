@@ -19,7 +19,7 @@ from dreamgym.hub.bundle import bundled_names, read_fidelity
 from dreamgym.registration import BUNDLED
 
 IDS = [f"dreamgym/Dream-{name}-v0" for name in BUNDLED] + [f"dreamgym/Dream-{name}-Latent-v0" for name in BUNDLED]
-OWN = {"Pendulum": "vector", "CartPole": "vector", "CarRacing": "pixels", "CartPoleSwingup": "vector"}
+OWN = {"Pendulum": "vector", "CartPole": "vector", "CarRacing": "pixels", "CartPoleSwingup": "vector", "CartPoleBalance": "vector"}
 
 # The real Pendulum-v1 gets the same advice: its own action box is [-2, 2], and a dream keeps the real spaces so that policies deploy.
 ACTION_BOX_ADVICE = ".*symmetric and normalized"
