@@ -107,10 +107,18 @@ def padded_episodes(replay: Replay, chosen: Sequence[int] | NDArray[np.int64]) -
 
     Padding repeats the episode's last row, not valid and with no flag set; its `index` is -1. Observations become `embed`, float32.
     """
-    episodes = np.array([replay.episodes[number] for number in chosen], np.int64)
-    lengths = episodes[:, 1] - episodes[:, 0]
+    return _padded(replay, _spans(replay)[np.asarray(chosen)])
+
+
+def _spans(replay: Replay) -> NDArray[np.int64]:
+    """Rows [start, stop) of each episode, [N,2]; worth keeping, for there may be 10,000."""
+    return np.array(replay.episodes, np.int64).reshape(-1, 2)
+
+
+def _padded(replay: Replay, spans: NDArray[np.int64]) -> SequenceBatch:
+    lengths = spans[:, 1] - spans[:, 0]
     steps = np.arange(int(lengths.max()))
-    return _batch(replay, episodes[:, :1] + np.minimum(steps, lengths[:, None] - 1), steps >= lengths[:, None])
+    return _batch(replay, spans[:, :1] + np.minimum(steps, lengths[:, None] - 1), steps >= lengths[:, None])
 
 
 def _batch(replay: Replay, rows: NDArray[np.int64], padding: NDArray[np.bool_]) -> SequenceBatch:
@@ -136,12 +144,11 @@ class PaddedEpisodes:
     """
 
     def __init__(self, replay: Replay, batch: int, *, seed: int, times: NDArray[np.int64] | None = None, blocks: int = 16) -> None:
-        lengths = np.array([stop - start for start, stop in replay.episodes], np.int64)
-        if not len(lengths):
+        if not replay.episodes:
             raise ValueError("the replay holds no episode; collect some first.")
         self.replay, self.batch, self.seed, self.blocks = replay, batch, seed, blocks
-        self._lengths = lengths
-        self._pool = np.arange(len(lengths)) if times is None else np.repeat(np.arange(len(lengths)), times)
+        self._spans = _spans(replay)
+        self._pool = _pool(len(self._spans), times)
         self._pass, self._order = -1, np.zeros(0, np.int64)
 
     @property
@@ -154,7 +161,7 @@ class PaddedEpisodes:
         which, place = divmod(number, self.batches_per_pass)
         if which != self._pass:
             self._pass, self._order = which, self._draw(which)
-        return padded_episodes(self.replay, self._order[place])
+        return _padded(self.replay, self._spans[self._order[place]])
 
     def _draw(self, which: int) -> NDArray[np.int64]:
         """Episode numbers of a pass, [batches, batch]. A remainder that fills no batch waits for the next pass."""
@@ -162,7 +169,8 @@ class PaddedEpisodes:
         pool = rng.permutation(np.resize(self._pool, max(self.batch, len(self._pool))))[: self.batches_per_pass * self.batch]
         block = self.blocks * self.batch
         parts = [pool[start : start + block] for start in range(0, len(pool), block)]
-        pool = np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in parts])
+        lengths = self._spans[:, 1] - self._spans[:, 0]
+        pool = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
         return rng.permutation(pool.reshape(-1, self.batch))
 
 
@@ -175,8 +183,9 @@ class EpisodeStreams:
 
     def __init__(self, replay: Replay, batch: int, length: int, *, seed: int, times: NDArray[np.int64] | None = None) -> None:
         self.replay, self.batch, self.length, self.seed = replay, batch, length, seed
-        self._pool = np.arange(len(replay.episodes)) if times is None else np.repeat(np.arange(len(replay.episodes)), times)
-        rows = sum(replay.episodes[number][1] - replay.episodes[number][0] for number in self._pool)
+        self._spans = _spans(replay)
+        self._pool = _pool(len(self._spans), times)
+        rows = int((self._spans[:, 1] - self._spans[:, 0])[self._pool].sum())
         self.batches_per_pass = rows // (batch * length)
         if self.batches_per_pass < 1:
             raise ValueError(f"{rows} rows do not fill {batch} streams of {length}; collect more, or make them shorter.")
@@ -197,6 +206,11 @@ class EpisodeStreams:
     def _draw(self, which: int) -> NDArray[np.int64]:
         """Row numbers of a pass, [batch, length * batches]."""
         order = np.random.default_rng([self.seed, which]).permutation(self._pool)
-        rows = np.concatenate([np.arange(*self.replay.episodes[number]) for number in order])
+        rows = np.concatenate([np.arange(*self._spans[number]) for number in order])
         most = self.batch * self.length * self.batches_per_pass
         return rows[:most].reshape(self.batch, -1)
+
+
+def _pool(episodes: int, times: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Episode numbers, each as often as it is taken in a pass."""
+    return np.repeat(np.arange(episodes), 1 if times is None else times)

@@ -51,8 +51,9 @@ def draw_starts(model: WorldModel, codes: Replay, *, size: int, seed: int) -> St
     rng = np.random.default_rng([seed, 17])
     sampled = seed if model.defaults.belief == "sample" else None
     order = rng.permutation(len(codes.episodes))
-    first = padded_episodes(codes, order[: max(1, size * 3 // 4)])[:, :1].to(model.device)
-    begun = filter_episode(model, first, seed=sampled)[0].flatten()
+    first = codes.sample_windows(np.array([start for start, _ in codes.episodes])[order[: max(1, size * 3 // 4)]], 1)
+    assert isinstance(first.obs, Tensor)
+    begun = filter_episode(model, replace(first, embed=first.obs.float()).to(model.device), seed=sampled)[0].flatten()
     rows = padded_episodes(codes, order[:_LIVING_EPISODES]).to(model.device)
     alive = torch.nonzero((rows.valid & ~rows.is_first & ~rows.is_last).flatten()).squeeze(-1)
     chosen = torch.from_numpy(np.sort(rng.permutation(len(alive))[: size - len(first.index)])).to(model.device)

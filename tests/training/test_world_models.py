@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,14 @@ def test_pictures_that_somebody_brings_are_learned_from_without_a_step_in_the_wo
     assert {one["round"] for one in run.metrics["candidates"]} == {0}
     assert run.metrics["validation"]["returns"] == []
     assert len(dataset.episodes) == 6
+
+
+def test_a_search_may_be_judged_awake(tmp_path):
+    settings = replace(tiny().controller_training, generations=1, attempts=1, judge_awake=2)
+    fit(FALL, tiny(controller_training=settings, iterations=Iterations(count=0)), out=tmp_path / "run", progress=False)
+    lines = (tmp_path / "run" / "rounds" / "0" / "search-0" / "metrics.jsonl").read_text().splitlines()
+    centre = json.loads(lines[-1])["centre"]
+    assert 8 <= centre <= 30 and 2 * centre == int(2 * centre)  # two lives, a reward of 1 a step; dreams pay what M makes of that
 
 
 def test_an_interrupted_run_leaves_the_model_as_it_stands(tmp_path, monkeypatch):
