@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class RolloutResult(TensorStruct):
 
 
 class DreamRollouts:
-    """P candidates, R whole dreams each, in one batch that finished dreams leave.
+    """P candidates (any number, or the one given), R whole dreams each, in one batch that finished dreams leave.
 
     Rollout r has the same start and the same noise for every candidate, those of DreamVectorEnv's slot r: with `seed` it dreams what
     DreamEnv seeded seed + r dreams, up to rounding (so pass seeds at least R apart). Options as in DreamEngine with training=False;
@@ -51,11 +51,11 @@ class DreamRollouts:
 
     def __init__(
         self,
-        model: DreamableModel,
+        model: DreamableModel | WorldModel,
         policy: ManyPolicies,
         *,
-        candidates: int,
         rollouts: int,
+        candidates: int | None = None,
         device: torch.device | str | None = None,
         bfloat16: bool = True,
         temperature: Temperature | None = None,
@@ -65,11 +65,11 @@ class DreamRollouts:
         end_probability: float | None = None,
         max_episode_steps: int | None = None,
     ) -> None:
-        if candidates < 1 or rollouts < 1:
+        if rollouts < 1 or (candidates is not None and candidates < 1):
             raise ValueError(f"candidates is {candidates}, rollouts is {rollouts}; expected at least 1.")
         self.policy, self.candidates, self.rollouts = policy, candidates, rollouts
         self._engine = DreamEngine(
-            model,
+            cast(DreamableModel, model),  # WorldModel's noise_lanes is a property, the protocol's can be set
             rollouts,
             device=device,
             max_episode_steps=max_episode_steps,
@@ -98,13 +98,15 @@ class DreamRollouts:
     def returns(self, parameters: Any, seed: int) -> RolloutResult:
         """Dream with candidates `parameters` [P,N] (tensor or array), each R times.
 
-        Raises ValueError for another number of candidates, NonFiniteDreamError where the model produces NaN or infinity.
+        Raises ValueError for another number of candidates than was promised, NonFiniteDreamError where the model produces NaN or infinity.
         """
         parameters = torch.as_tensor(parameters).to(self.device, torch.float32)
-        if parameters.dim() != 2 or len(parameters) != self.candidates:
-            raise ValueError(f"parameters have shape {list(parameters.shape)}; expected [{self.candidates}, N], a row per candidate.")
+        if parameters.dim() != 2 or not len(parameters) or self.candidates not in (None, len(parameters)):
+            raise ValueError(
+                f"parameters have shape {list(parameters.shape)}; expected [{self.candidates or 'P'}, N], a row per candidate."
+            )
         self._engine.reset(seeds=[seed + rollout for rollout in range(self.rollouts)])
-        dreams = _Dreams(self._engine.state, self.candidates, self.rollouts)
+        dreams = _Dreams(self._engine.state, len(parameters), self.rollouts)
         with self._precision():
             for step in range(1, self.max_episode_steps + 1):
                 self._step(dreams, parameters, step)
@@ -123,7 +125,8 @@ class DreamRollouts:
 
     def _act(self, dreams: _Dreams, parameters: Tensor) -> Tensor:
         """Model actions [B,A]. Outside autocast: the policy that is judged is the one that will act awake."""
-        features = self._reader.latent(dreams.state).float()
+        ours = isinstance(self._dreamer, WorldModel)  # whose features lie within the bounds that the reader would clip them to
+        features = (self._dreamer.features if ours else self._reader.latent)(dreams.state).float()
         with torch.autocast(self.device.type, enabled=False):
             return dreams.packed(self.policy.act_many(parameters[dreams.living], dreams.by_candidate(features)))
 
@@ -145,34 +148,32 @@ class DreamRollouts:
 
 
 class _Dreams:
-    """The dreams still under way, packed: row i is rollout[i] of candidate[i], candidates in order. Some may be over already."""
+    """The dreams still under way, packed: row i is rollout[i] of candidate living[...], candidates in order. Some may be over already."""
 
     def __init__(self, starts: Any, candidates: int, rollouts: int) -> None:
         device = next(tensor for _, tensor in starts.items()).device
-        self._slot = torch.arange(candidates * rollouts, device=device)
+        slots = candidates * rollouts
         self._rollouts = rollouts
-        self._returns = torch.zeros(candidates * rollouts, device=device)
-        self._lengths = torch.zeros_like(self._slot)
-        self._ended = torch.zeros_like(self._slot, dtype=torch.bool)
-        self._finite = torch.ones((), dtype=torch.bool, device=device)
-        self._alive = torch.ones_like(self._ended)
+        self._slot = torch.arange(slots, device=device)
+        self._tally = _Tally.empty(slots, device)
+        self._booked = _Tally.empty(slots, device)  # of all slots, those under way as of when rows last left
         self._locate()
         self.state = starts[self.rollout]
         self.over = False
 
     def _locate(self) -> None:
+        """Where each row stands among its candidate's, for policies that want rectangles."""
         self.rollout, candidate = self._slot % self._rollouts, self._slot // self._rollouts
         self.living, number, count = candidate.unique_consecutive(return_inverse=True, return_counts=True)
         most = int(count.max())
-        self._full = len(self.living) * most == len(self._slot)
+        row = torch.arange(len(number), device=number.device)
         self._shape = (len(self.living), most)
-        first = count.cumsum(0) - count
-        self._cell = number * most + torch.arange(len(number), device=number.device) - first[number]
-        self._row = torch.zeros(len(self.living) * most, dtype=torch.int64, device=number.device)
-        self._row[self._cell] = torch.arange(len(number), device=number.device)
+        self._full = len(self.living) * most == len(row)
+        self._cell = number * most + row - (count.cumsum(0) - count)[number]
+        self._row = row.new_zeros(len(self.living) * most).index_copy(0, self._cell, row)
 
     def by_candidate(self, rows: Tensor) -> Tensor:
-        """[B,...] -> [P,M,...]; where a candidate has fewer than M dreams, the rest repeats row 0."""
+        """[B,...] -> [P,M,...]; where a candidate has fewer than M dreams, row 0 fills up."""
         return (rows if self._full else rows[self._row]).unflatten(0, self._shape)
 
     def packed(self, by_candidate: Tensor) -> Tensor:
@@ -182,31 +183,59 @@ class _Dreams:
 
     def count(self, reward: Tensor, continue_prob: Tensor, ended: Tensor, *, last: bool) -> None:
         """Book one step, each [B], and let dreams that are over leave when they have become many."""
-        alive = self._alive
-        self._finite &= (torch.isfinite(reward + continue_prob) | ~alive).all()
-        self._returns[self._slot] += torch.where(alive, reward.float(), 0.0)
-        self._lengths[self._slot] += alive
-        self._ended[self._slot] |= ended & alive
-        self._alive = alive & ~ended
-        left = int(self._alive.sum())
-        self.over = left == 0 or last
-        rows = -(-left // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
-        if not self.over and left < _ALIVE_SHARE * len(alive) and rows < len(alive):
-            self._leave(rows)
+        self._tally = self._tally.after(reward, continue_prob, ended)
+        rows, left = len(ended), int(self._tally.alive.sum())
+        self.over = last or left == 0
+        kept = -(-left // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+        if not self.over and left < _ALIVE_SHARE * rows and kept < rows:
+            self._leave(kept)
 
-    def _leave(self, rows: int) -> None:
+    def _leave(self, kept: int) -> None:
         """Keep the dreams under way and as many others as fill the rows."""
-        keep = self._alive.int().argsort(descending=True, stable=True)[:rows].sort().values
-        self._slot, self._alive, self.state = self._slot[keep], self._alive[keep], self.state[keep]
+        self._book()
+        keep = self._tally.alive.int().argsort(descending=True, stable=True)[:kept].sort().values
+        self._slot, self._tally, self.state = self._slot[keep], self._tally[keep], self.state[keep]
         self._locate()
+
+    def _book(self) -> None:
+        self._booked = self._booked.zip_map(self._tally, lambda all_slots, mine: all_slots.index_copy(0, self._slot, mine))
 
     def result(self) -> RolloutResult:
         """Of all dreams. Raises NonFiniteDreamError."""
-        if not self._finite:
+        self._book()
+        found = self._booked
+        if not torch.isfinite(found.returns + found.check).all():
             raise NonFiniteDreamError("the model produced NaN or infinity in a dream; a lower temperature keeps dreams closer to the data.")
-        results = (self._returns, self._lengths, self._ended)
+        results = (found.returns, found.lengths, found.ended)
         with torch.inference_mode(False):
             return RolloutResult(*(result.unflatten(0, (-1, self._rollouts)).cpu().clone() for result in results))
+
+
+@dataclass(frozen=True)
+class _Tally(TensorStruct):
+    """What dreams came to so far, each [B]."""
+
+    returns: Tensor  # float32
+    check: Tensor  # float32: finite as long as the model's numbers are
+    lengths: Tensor  # int64
+    ended: Tensor  # bool
+    alive: Tensor  # bool
+
+    @classmethod
+    def empty(cls, rows: int, device: torch.device) -> _Tally:
+        zeros, alive = torch.zeros(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
+        return cls(zeros, zeros, zeros.long(), ~alive, alive)
+
+    def after(self, reward: Tensor, continue_prob: Tensor, ended: Tensor) -> _Tally:
+        """One step later."""
+        alive = self.alive
+        return _Tally(
+            self.returns + torch.where(alive, reward, 0.0),
+            self.check + torch.where(alive, continue_prob, 0.0),
+            self.lengths + alive,
+            self.ended | (ended & alive),
+            alive & ~ended,
+        )
 
 
 def _in_bfloat16(model: nn.Module) -> Any:

@@ -164,6 +164,12 @@ def test_wrong_counts_are_refused():
         DreamRollouts(CounterWorld(), Linear(1), candidates=4, rollouts=4).returns(_random(3, 2), seed=0)
 
 
+def test_any_number_of_candidates_is_judged_where_none_was_promised_and_their_number_changes_nothing():
+    rollouts, parameters = DreamRollouts(CounterWorld(sigma=0.5), Linear(1), rollouts=4), _random(5, 2)
+    alone, together = rollouts.returns(parameters[:1], seed=2), rollouts.returns(parameters, seed=2)
+    torch.testing.assert_close(alone.returns[0], together.returns[0])
+
+
 def test_dropout_needs_a_model_that_knows_it():
     with pytest.raises(ValueError, match=r"dropout is 0\.1"):
         DreamRollouts(CounterWorld(), Linear(1), candidates=1, rollouts=1, dropout=0.1)
