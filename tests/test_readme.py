@@ -50,9 +50,7 @@ def test_python_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{path.stem}.py"
     script.write_text(as_script([block for block in blocks_of(path.read_text()) if not block.flags]))
     quiet = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "SDL_VIDEODRIVER": "dummy"}
-    ran = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=600
-    )
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-3000:]
 
 

@@ -214,9 +214,7 @@ def test_normalised_returns_leave_the_actor_indifferent_to_the_size_of_rewards()
 
 
 def test_the_regulariser_pulls_the_critic_towards_the_slow_one():
-    plain, pulled = (
-        _agent(RECIPES["v3"], critic_distribution="normal", slow_critic=SlowAverage(0.02, weight)) for weight in (0.0, 2.0)
-    )
+    plain, pulled = (_agent(RECIPES["v3"], critic_distribution="normal", slow_critic=SlowAverage(0.02, weight)) for weight in (0.0, 2.0))
     for agent, _ in (plain, pulled):
         with torch.no_grad():
             agent.slow_critic.critic.network[-1].bias.fill_(3.0)

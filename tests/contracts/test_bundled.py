@@ -99,9 +99,7 @@ def test_copies_and_pickles_dream_on_alike_and_are_small(env_id):
 
 
 def test_spawned_workers_find_the_id():
-    env = gym.make_vec(
-        "dreamgym:dreamgym/Dream-Pendulum-v0", num_envs=2, vectorization_mode="async", vector_kwargs={"context": "spawn"}
-    )
+    env = gym.make_vec("dreamgym:dreamgym/Dream-Pendulum-v0", num_envs=2, vectorization_mode="async", vector_kwargs={"context": "spawn"})
     obs, _ = env.reset(seed=0)
     obs, *_ = env.step(env.action_space.sample())
     assert obs.shape == (2, 3)

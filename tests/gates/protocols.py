@@ -59,9 +59,7 @@ def online_gate(env_id: str, preset: str, env_steps: int, seed: int) -> Comparis
     run = fit(env_id, preset, size="tiny", env_steps=env_steps, seed=seed, out=RUNS / f"gate-{name}", progress=False)
     latent = hasattr(run.agent, "predict")
     policy = run.agent if latent else BeliefPolicy(run.agent, run.model)
-    result = compare(
-        policy, run.model, seeds=report_seeds(20), baselines=blind(run.model), obs_type="latent" if latent else None
-    )
+    result = compare(policy, run.model, seeds=report_seeds(20), baselines=blind(run.model), obs_type="latent" if latent else None)
     _write(name, result, began, run=run, curve=curve(run.folder))
     return result
 
