@@ -18,7 +18,7 @@ from dreamgym.structs import DreamableModel, TensorStruct
 
 __all__ = ["DreamRollouts", "ManyPolicies", "RolloutResult"]
 
-_ALIVE_SHARE = 0.93  # below it the finished dreams are taken out: copying the states costs a tenth of a step
+_ALIVE_SHARE = 0.97  # below it the finished dreams are taken out: copying the states costs a twentieth of a step
 _ROWS_MULTIPLE = 16  # of a batch: matrix kernels are compiled for each number of rows, a millisecond a time
 
 
