@@ -26,7 +26,7 @@ from dreamgym.training.world_models_config import (
     WorldModelsPreset,
 )
 
-__all__ = ["WORLD_MODELS_PRESETS", "world_models_preprocess", "world_models_preset"]
+__all__ = ["WORLD_MODELS_PRESETS", "world_models_controller", "world_models_preprocess", "world_models_preset"]
 
 WORLD_MODELS_PRESETS = ("world-models", "world-models-fast")
 
@@ -76,7 +76,7 @@ def _paper(spec: Spec) -> WorldModelsPreset:
             objective=MixtureObjective(),
             defaults=_defaults(spec, end_probability=_PAPER_END),
         ),
-        controller=_controller(spec, bias=not survival),  # 1088 parameters without a bias, 867 with one: section 5
+        controller=world_models_controller(spec),  # 1088 parameters without a bias, 867 with one: section 5
         collection=EpisodeCollection(
             episodes=10_000,
             # The paper trains V on all 3.08 million frames, 38 GB; these are 6 GB, and V's errors on frames it never saw are logged.
@@ -148,7 +148,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
             objective=MixtureObjective(),
             defaults=_defaults(spec, end_probability=_PAPER_END),
         ),
-        controller=_controller(spec, bias=not survival),
+        controller=world_models_controller(spec),
         collection=_fast_collection(spec),
         code_training=CodeTraining(
             steps=15_000,  # prototype's plan for 4 hours
@@ -217,7 +217,8 @@ def _defaults(spec: Spec, *, end_probability: float) -> DreamDefaults:
     )
 
 
-def _controller(spec: Spec, *, bias: bool) -> LinearControllerConfig:
+def world_models_controller(spec: Spec) -> LinearControllerConfig:
+    """A linear controller of all features, whose outputs mean what they mean in the paper; TakeCover's has no bias (section 5)."""
     space = spec.action_space
     actions: ThresholdActions | ArgmaxActions | BoxActions | PedalActions
     if _is_take_cover(spec) and isinstance(space, spaces.Discrete) and int(space.n) == len(_TAKE_COVER_ORDER):
@@ -228,7 +229,7 @@ def _controller(spec: Spec, *, bias: bool) -> LinearControllerConfig:
         actions = PedalActions()
     else:
         actions = BoxActions()
-    return LinearControllerConfig(bias=bias, actions=actions)
+    return LinearControllerConfig(bias=not _is_take_cover(spec), actions=actions)
 
 
 def _is_take_cover(spec: Spec) -> bool:
@@ -237,3 +238,24 @@ def _is_take_cover(spec: Spec) -> bool:
 
 def _is_car_racing(spec: Spec) -> bool:
     return spec.env_id.startswith("CarRacing")
+
+
+def iterated(
+    preset: WorldModelsPreset,
+    count: int,
+    *,
+    episodes: int | None = None,
+    curiosity: float = 0.0,
+    next_action: bool = False,
+    code_steps: int = 0,
+) -> WorldModelsPreset:
+    """The preset with `count` iterations after its first C (section 8), each of so many `episodes` awake (None: the preset's).
+
+    curiosity and code_steps as in Iterations. next_action: M also foretells what the agent does, so that it comes to imitate C.
+    """
+    iterations = replace(preset.iterations, count=count, curiosity=curiosity, code_steps=code_steps)
+    if episodes is not None:
+        iterations = replace(iterations, episodes=episodes)
+    heads = preset.model.heads
+    assert isinstance(heads, MDNHeadsConfig)
+    return replace(preset, iterations=iterations, model=replace(preset.model, heads=replace(heads, next_action=next_action)))
