@@ -1,4 +1,4 @@
-"""The command line: dreamgym fit | play | evaluate | report | demo. Each command is one call of a public function.
+"""The command line: dreamgym fit | play | evaluate | fidelity | temperature | report | demo. Each is one call of a public function.
 
 Everything heavy is imported inside the commands, so that `dreamgym --help` answers at once.
 """
@@ -99,10 +99,13 @@ def evaluate(
     episodes: int = 20,
     first_seed: int | None = None,
     thresholds: tuple[float, ...] = (),
+    controls: bool = False,
+    control_episodes: int = 300,
+    periods: tuple[int, ...] = (),
     processes: int = 1,
     out: Path | None = None,
 ) -> None:
-    """Judge one policy in the dream and awake, beside random actions.
+    """Judge one policy in the dream and awake, beside random actions; with --controls, beside what a blind one would get.
 
     Args:
         model: A bundled name or a model folder.
@@ -111,6 +114,10 @@ def evaluate(
         episodes: Episodes in each world.
         first_seed: Seeds count up from here; 1,000,000 by default, which nothing trains on.
         thresholds: Returns worth counting, such as 800.
+        controls: Also search the best blind policy and play against it, give an unseen twin the same actions (does seeing help?), and
+            check how long random episodes last in both worlds. Thousands of real episodes.
+        control_episodes: Episodes, and pairs of episodes, of each control.
+        periods: Of the controls: after how many steps the blind sweeps that are tried turn round; 1 to 64 by default.
         processes: Real environments side by side.
         out: Where to write the numbers as JSON, for `dreamgym report`.
     """
@@ -129,8 +136,130 @@ def evaluate(
     finally:
         env.close()
     print(compared.table())
+    numbers = compared.to_json()
+    if controls:
+        from dreamgym.evaluation.policies import SWEEP_PERIODS
+        from dreamgym.evaluation.scrutiny import run_controls
+
+        asked: dict[str, Any] = {"episodes": control_episodes, "periods": periods or SWEEP_PERIODS, "obs_type": obs_type}
+        scrutiny = run_controls(policy, world, num_envs=min(processes, max(1, control_episodes)), progress=True, **asked)
+        print(f"\n{scrutiny.table()}")
+        numbers["controls"] = scrutiny.to_json()
     if out is not None:
-        out.write_text(json.dumps(compared.to_json(), indent=1) + "\n", encoding="utf-8")
+        _write_json(out, numbers)
+
+
+def fidelity(
+    model: tyro.conf.Positional[str],
+    *,
+    episodes: int = 20,
+    first_seed: int | None = None,
+    periods: tuple[int, ...] = (),
+    temperature: float | None = None,
+    dropout: float | None = None,
+    end_probability: float | None = None,
+    processes: int = 1,
+    out: Path | None = None,
+) -> None:
+    """Play policies that never look in the dream and awake: does the dream rank them as the world does, and end as soon?
+
+    Args:
+        model: A bundled name or a model folder.
+        episodes: Episodes of each policy in each world.
+        first_seed: Seeds count up from here; 1,000,000 by default, which nothing trains on.
+        periods: After how many steps the sweeps that are tried, beside constants, turn round; by default 1, 4, 16 and 64, and random
+            actions too.
+        temperature: How uncertain the dream is; the model's own by default.
+        dropout: Rate of dropout while dreaming, for models that have it; the model's own by default.
+        end_probability: Chance of an end above which the dream ends; the model's own by default.
+        processes: Real environments side by side.
+        out: Where to write the numbers as JSON.
+    """
+    from dreamgym.evaluation.comparison import awake_env
+    from dreamgym.evaluation.fidelity import fixed_policy_fidelity
+    from dreamgym.evaluation.returns import REPORT_SEEDS_FROM
+
+    world = _load_model(model)
+    options = {"temperature": temperature, "dropout": dropout, "end_probability": end_probability}
+    found = fixed_policy_fidelity(
+        world,
+        lambda: awake_env(world, num_envs=processes, obs_type=None),
+        episodes=episodes,
+        seed=REPORT_SEEDS_FROM if first_seed is None else first_seed,
+        periods=periods or None,
+        dream_options={name: value for name, value in options.items() if value is not None},
+        progress=True,
+    )
+    print(found.table())
+    if out is not None:
+        _write_json(out, {"env_id": world.spec.env_id, "episodes": episodes, **options, **found.to_json()})
+
+
+def temperature(
+    model: tyro.conf.Positional[str],
+    *,
+    taus: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3),
+    dropouts: tuple[float, ...] = (),
+    searches: int = 3,
+    first_search: int = 0,
+    generations: int = 150,
+    population: int = 32,
+    rollouts: int = 8,
+    episodes: int = 100,
+    agent: Path | None = None,
+    baselines: bool = True,
+    periods: tuple[int, ...] = (),
+    plot: bool = True,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
+    """Evolve controllers in ever hotter dreams and judge each in its dream and awake: World Models' table of temperatures.
+
+    What is recorded in the folder is not done again, and a search that was killed goes on; so temperatures, searches and generations
+    may be added later, and two processes may share a folder if they search for different cells.
+
+    Args:
+        model: A bundled name or a model folder, such as model/ of a run with preset world-models-fast.
+        taus: Temperatures to dream at.
+        dropouts: Rates of dropout while dreaming, for models trained with dropout; the model's own by default.
+        searches: Searches by CMA-ES at each setting, with seeds of their own.
+        first_search: Seed of the first of them; the others count up.
+        generations: Of each search.
+        population: Candidates of a generation.
+        rollouts: Dreams by which a candidate is judged; all candidates have the same.
+        episodes: Dreams, and real episodes, by which each search's controller is judged; not those it was chosen by.
+        agent: A folder with agent.json of a linear controller, to build ours like it; by default the one beside the model if there is
+            one, else a linear map of all the model's features.
+        baselines: Play random actions and the best blind sweep awake too. Thousands of real episodes.
+        periods: After how many steps the blind sweeps that are tried turn round; 1 to 64 by default.
+        plot: Draw study.png. Needs matplotlib.
+        device: cpu or cuda.
+        out: Folder of the study; runs/temperature-<env> by default.
+    """
+    from dreamgym.agents.evolution import CMAESConfig
+    from dreamgym.errors import require
+    from dreamgym.evaluation.policies import SWEEP_PERIODS
+    from dreamgym.training.temperature import StudyConfig, controller_config, temperature_study
+
+    if plot:
+        require("matplotlib.figure", extra="viz", purpose="The plot (leave it out with --no-plot)")  # now, not after hours
+    world = _load_model(model, device)
+    controller = controller_config(world, Path(model), agent)
+    config = StudyConfig(controller, CMAESConfig(population), generations=generations, rollouts=rollouts, episodes=episodes)
+    folder = out or Path("runs") / f"temperature-{world.spec.env_id.replace('/', '-')}"
+    study = temperature_study(
+        world,
+        config,
+        taus=taus,
+        dropouts=dropouts,
+        seeds=range(first_search, first_search + searches),
+        folder=folder,
+        baselines=baselines,
+        periods=periods or SWEEP_PERIODS,
+    )
+    print(study.table())
+    _write_json(folder / "study.json", study.to_json())
+    print(f"numbers: {folder / 'study.json'}" + (f"   plot: {study.plot(folder / 'study.png')}" if plot else ""))
 
 
 def report(
@@ -185,7 +314,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("DREAMGYM_DEBUG", "") not in ("", "0")
-    commands: dict[str, Callable[..., Any]] = {"fit": fit, "play": play, "evaluate": evaluate, "report": report, "demo": demo}
+    commands: dict[str, Callable[..., Any]] = {
+        command.__name__: command for command in (fit, play, evaluate, fidelity, temperature, report, demo)
+    }
     described = (
         "Trained world models as standard gymnasium environments: train any agent inside the dream, act awake. "
         "--debug shows where an error comes from."
@@ -208,10 +339,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(message.split()) or type(error).__name__
 
 
-def _load_model(name: str) -> Any:
+def _write_json(path: Path, numbers: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def _load_model(name: str, device: str = "cpu") -> Any:
     from dreamgym.hub.bundle import from_pretrained
 
-    return from_pretrained(name)
+    return from_pretrained(name, device=device)
 
 
 def _load_agent(name: str, world: Any, algorithm: str) -> tuple[Any, str | None]:

@@ -15,6 +15,7 @@ from dreamgym.evaluation.comparison import Comparison
 from dreamgym.evaluation.returns import Returns
 
 HEAVY = "torch", "stable_baselines3", "cv2", "PIL"
+COMMANDS = "fit", "play", "evaluate", "fidelity", "temperature", "report", "demo"
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -25,10 +26,10 @@ def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
     assert done.stderr.strip().splitlines()[-1] == "[]"
-    assert all(command in done.stdout for command in ("fit", "play", "evaluate", "report", "demo"))
+    assert all(command in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["fit", "play", "evaluate", "report", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         cli.main([command, "--help"])
@@ -49,6 +50,49 @@ def test_report_turns_saved_numbers_into_a_page(tmp_path: Path, capsys: pytest.C
     assert cli.main(["report", str(numbers), "--out", str(tmp_path / "page.html"), "--title", "Hello"]) == 0
     assert "<h1>Hello</h1>" in (tmp_path / "page.html").read_text()
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+
+
+# ---- judging ----------------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_the_controls_below_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = tmp_path / "numbers.json"
+    asked = ["--episodes", "2", "--controls", "--control-episodes", "3", "--periods", "4"]
+    assert cli.main(["evaluate", "CartPole", *asked, "--out", str(numbers)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("agent, in the dream") < printed.index("Yoked control") < printed.index("Random episodes, dreamt and lived")
+    found = json.loads(numbers.read_text())
+    assert found["controls"]["baselines"]["best"] in found["controls"]["baselines"]["judged"]
+    assert found["controls"]["yoked"]["pairs"] == 3
+    assert Comparison.from_json(found).awake.n == 2  # `dreamgym report` reads it as before
+
+
+def test_fidelity_plays_blind_policies_in_both_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = tmp_path / "fidelity.json"
+    assert cli.main(["fidelity", "CartPole", "--episodes", "2", "--periods", "1", "4", "--temperature", "0.5", "--out", str(numbers)]) == 0
+    assert "rank correlation" in capsys.readouterr().out
+    found = json.loads(numbers.read_text())
+    assert list(found["policies"]) == ["always 0", "always 1", "sweep 0|1 every 1", "sweep 0|1 every 4"]
+    assert found["temperature"] == 0.5 and found["policies"]["always 0"]["dream"]["n"] == 2
+
+
+def test_temperature_leaves_a_table_numbers_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    size = ["--searches", "1", "--generations", "1", "--population", "4", "--rollouts", "1", "--episodes", "2"]
+    assert cli.main(["temperature", "CartPole", "--taus", "0.5", "1.0", *size, "--no-baselines", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "each search awake" in printed and "best awake: tau" in printed
+    assert [group["tau"] for group in json.loads((tmp_path / "study.json").read_text())["settings"]] == [0.5, 1.0]
+    assert (tmp_path / "study.png").stat().st_size > 5_000
+
+
+def test_dropout_of_a_model_without_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["temperature", "CartPole", "--dropouts", "0", "0.1", "--no-plot", "--out", str(tmp_path / "study")]) == 2
+    assert "trained without dropout" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+# ---- mistakes ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,16 @@ def dropouts_of(model: WorldModel, asked: Sequence[float] = ()) -> tuple[float, 
     return tuple(asked) or (own,)
 
 
-def controller_config(model: WorldModel, folder: Path | None = None) -> LinearControllerConfig:
-    """How controllers of this model are built: as the World Models run did whose `folder` holds the model, else by its action space."""
-    for name in ("agent", "agent-0"):
-        agent = folder.parent / name if folder is not None else None
-        if agent is not None and (agent / "agent.json").is_file() and read_kind(agent) == "linear":
-            return LinearController.load(agent, model.spec).config
+def controller_config(model: WorldModel, folder: Path | None = None, agent: Path | None = None) -> LinearControllerConfig:
+    """How controllers of this model are built: as the one in `agent` is, or the one that a World Models run left beside the model's folder.
+
+    Else by the action space. Raises ModelNotFoundError or InvalidModelError for an `agent` that is no linear controller of this model.
+    """
+    if agent is not None:
+        return LinearController.load(agent, model.spec).config
+    for beside in [] if folder is None else [folder.parent / "agent", folder.parent / "agent-0"]:
+        if (beside / "agent.json").is_file() and read_kind(beside) == "linear":
+            return LinearController.load(beside, model.spec).config
     return world_models_controller(model.spec)
 
 

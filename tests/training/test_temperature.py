@@ -12,6 +12,7 @@ import torch
 import dreamgym
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import ArgmaxActions, LinearController, LinearControllerConfig, PedalActions, ThresholdActions
+from dreamgym.errors import ModelNotFoundError
 from dreamgym.evaluation.returns import Returns
 from dreamgym.hub import bundle
 from dreamgym.models.encoders import CodeStatsConfig
@@ -163,6 +164,9 @@ def test_the_controller_is_built_as_the_run_built_it(cartpole, tmp_path):
     config = LinearControllerConfig(hidden=3, bias=True, actions=ThresholdActions())
     LinearController(cartpole.spec, cartpole.core.feature_size, config).save(tmp_path / "agent")
     assert controller_config(cartpole, tmp_path / "model") == config
+    assert controller_config(cartpole, agent=tmp_path / "agent") == config
+    with pytest.raises(ModelNotFoundError):
+        controller_config(cartpole, agent=tmp_path / "model")
 
 
 def test_elsewhere_the_action_space_decides(cartpole, tmp_path):
