@@ -238,8 +238,8 @@ def _name(tau: float, dropout: float, seed: int) -> str:
 
 
 def _fingerprint(model: WorldModel) -> str:
-    """Which weights, and how they are dreamt: where dreams end is part of the config."""
-    digest = hashlib.sha256(repr((model.spec, model.config)).encode())
+    """Which weights, and how they are dreamt: where dreams end is among the defaults."""
+    digest = hashlib.sha256(repr((model.spec, model.defaults)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

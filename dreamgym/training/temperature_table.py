@@ -197,8 +197,8 @@ class TemperatureStudy:
                 yield f"published, by dropout while dreaming (Dropout's Dream Land, awake): {known}"
         for dropout in self.dropouts:
             if sum(group.dropout == dropout for group in self.groups) > 1:
-                answer = "at every step" if self.dream_falls(dropout) else "not at every step"
-                yield f"the dream's score falls with temperature {answer} (dropout {dropout:g})"
+                answer = "yes" if self.dream_falls(dropout) else "no"
+                yield f"the dream's score falls with every rise in temperature (dropout {dropout:g}): {answer}"
         if len(self.groups) > 1:
             yield f"best awake: tau {self.best.tau:g}, dropout {self.best.dropout:g}"
 
@@ -232,11 +232,11 @@ class TemperatureStudy:
         """
         figure_module = require("matplotlib.figure", extra="viz", purpose="A plot of temperatures")
         panels = len(self.dropouts)
-        figure = figure_module.Figure(figsize=(1.0 + 4.5 * panels, 4.5), layout="constrained")
+        figure = figure_module.Figure(figsize=(1.5 + 4.5 * panels, 5.0), layout="constrained")
         for axes, dropout in zip(figure.subplots(1, panels, sharey=True, squeeze=False)[0], self.dropouts):
             self._draw(axes, dropout)
         figure.axes[0].set_ylabel("return")
-        figure.axes[0].legend(frameon=False)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)

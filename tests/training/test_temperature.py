@@ -210,7 +210,7 @@ def test_the_papers_numbers_stand_beside_ours():
     assert " ".join(lines[2].split()) == "0.1 0 2100 ± 0 700 ± 100 100 700 3.00 2086 ± 140 193 ± 58"
     assert lines[3].endswith("918 ± 546    1092 ± 556") and "900, 1100" in lines[3]
     assert "random actions, awake: 300 ± 100 (s.e. 100, n=2)" in lines
-    assert "the dream's score falls with temperature at every step (dropout 0)" in lines
+    assert "the dream's score falls with every rise in temperature (dropout 0): yes" in lines
     assert lines[-1] == "best awake: tau 1.15, dropout 0"
 
 
@@ -222,7 +222,7 @@ def test_other_worlds_have_no_published_column():
 
 def test_a_hotter_dream_that_pays_more_is_noticed():
     rising = replace(TAKE_COVER, cells=(cell(0.1, [1], [1]), cell(0.5, [2], [1])))
-    assert not rising.dream_falls(0.0) and "not at every step" in rising.table()
+    assert not rising.dream_falls(0.0) and "(dropout 0): no" in rising.table()
 
 
 def test_a_study_survives_json():
