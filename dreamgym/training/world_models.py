@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_calibration import calibrate_threshold, draw_starts, set_end_probability
 from dreamgym.training.world_models_collection import Lives
 from dreamgym.training.world_models_config import WorldModelsPreset
+from dreamgym.training.world_models_curiosity import curious
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
 
 __all__ = ["WorldModelsTrainer"]
@@ -116,12 +117,24 @@ class WorldModelsTrainer:
             stages.append(("collect codes", self._collect_codes))
         for number in range(1 + (self.preset.iterations.count if self.awake else 0)):
             if number > 0:
-                stages.append((f"round {number}: live", partial(self._live, number)))
+                stages += self._experience(number)
             stages.append((f"round {number}: memory", partial(self._learn_memory, number)))
             stages.append((f"round {number}: calibrate", partial(self._calibrate, number)))
             for attempt in range(self.preset.controller_training.attempts):
                 stages.append((f"round {number}: controller {attempt}", partial(self._search_controller, number, attempt)))
         stages.append(("final choice", self._choose))
+        return stages
+
+    def _experience(self, number: int) -> list[tuple[str, Callable[[], None]]]:
+        """What comes before M learns again."""
+        settings = self.preset.iterations
+        stages: list[tuple[str, Callable[[], None]]] = []
+        if settings.curiosity > 0.0:
+            stages.append((f"round {number}: explorer", partial(self._search_explorer, number)))
+        stages.append((f"round {number}: live", partial(self._live, number)))
+        if settings.code_steps > 0:
+            stages.append((f"round {number}: autoencoder", partial(self._learn_codes, number)))
+            stages.append((f"round {number}: encode", self._encode_pictures))
         return stages
 
     def use_dataset(self, dataset: Replay) -> None:
@@ -165,10 +178,12 @@ class WorldModelsTrainer:
         self._collect("random", lambda chunk: self.lives.collect_codes(chunk, self.encode))
 
     def _live(self, number: int) -> None:
-        """The best controller of the round before lives on, and is learned from."""
-        best = self._best(number - 1)
-        agent = LinearController.load(self._round(number - 1) / f"agent-{best.attempt}", self.spec)
-        self._collect("live", lambda chunk: self.lives.collect_agent(chunk, self.encode, agent=agent, model=self.model, round=number))
+        """The best controller of the round before lives on, beside it an explorer if there is one, and M will learn from both."""
+        folders = [self._round(number - 1) / f"agent-{self._best(number - 1).attempt}"]
+        if self.preset.iterations.curiosity > 0.0:
+            folders.append(self._round(number) / "explorer")
+        options: dict[str, Any] = {"agents": [LinearController.load(folder, self.spec) for folder in folders], "round": number}
+        self._collect("live", lambda chunk: self.lives.collect_agents(chunk, self.encode, model=self.model, **options))
 
     def _collect(self, who: str, chunk: Callable[[int], CollectStats | None]) -> None:
         while (stats := chunk(self.step)) is not None:
@@ -180,16 +195,22 @@ class WorldModelsTrainer:
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
-    def _learn_codes(self) -> None:
-        settings = self.preset.code_training
-        learner = CodeLearner(self.model.encoder.vae, settings, self.randomness, bfloat16=self.preset.bfloat16)
+    def _learn_codes(self, number: int = 0) -> None:
+        settings, iterations = self.preset.code_training, self.preset.iterations
+        stage = f"autoencoder {number}" if number else "autoencoder"
+        if number:
+            weight = settings.reconstruction_weight[1]
+            changes: dict[str, Any] = {"steps": iterations.code_steps, "learning_rate": iterations.learning_rate}
+            settings = replace(settings, reconstruction_weight=(weight, weight), **changes)
+        self.model.encoder.requires_grad_(True)
+        learner = CodeLearner(self.model.encoder.vae, settings, self.randomness, bfloat16=self.preset.bfloat16, stage=stage)
         self._begin(learner)
         rows, unseen_rows = training_rows(self.lives.pixels, self.preset.collection.held_out_every)
         for step, bar in self.log.bar("autoencoder", self.step, settings.steps):
-            self._account("autoencoder", step, learner.step(self.lives.pixels, rows, step), bar)
+            self._account(stage, step, learner.step(self.lives.pixels, rows, step), bar)
             if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
                 if len(unseen_rows):
-                    self.log.write("autoencoder", step, learner.held_out(self.lives.pixels, unseen_rows[: 20 * settings.batch]))
+                    self.log.write(stage, step, learner.held_out(self.lives.pixels, unseen_rows[: 20 * settings.batch]))
                 self.step = step + 1
                 self.checkpoint()
 
@@ -290,9 +311,32 @@ class WorldModelsTrainer:
         self.log.write("controller", len(self.candidates), {name: float(value) for name, value in values.items()})
         self.log.say(f"  round {number}, controller {attempt}: {dreamt:.1f} dreamt, {judged} awake")
 
-    def _dreams(self, candidates: int, rollouts: int) -> Callable[[Any, int], RolloutResult]:
-        """Judges so many controllers at once, each in so many dreams."""
-        settings, model = self.preset.controller_training, self.model
+    def _search_explorer(self, number: int) -> None:
+        """Evolve a controller that seeks what the model of the round before knows little of."""
+        settings, curiosity = self.preset.controller_training, self.preset.iterations.curiosity
+        rollouts = settings.judge_dreams
+        self.agent = self._fresh_controller()
+        judge = self._dreams(1, rollouts, curiosity)
+        found = evolve(
+            self.agent,
+            self._dreams(self.preset.evolution.population, settings.rollouts, curiosity),
+            generations=self.preset.iterations.explorer_generations,
+            config=self.preset.evolution,
+            seed=1000 * self.seed + 100 * number + 99,
+            judge=judge,
+            evaluate_every=settings.evaluate_every,
+            folder=self._round(number) / "search-explorer",
+            progress=self.log.progress,
+        )
+        self.agent.save(self._round(number) / "explorer")
+        dreamt, paid = (
+            float(dreams(self.agent.vector[None], _DREAM_SEEDS).returns.mean()) for dreams in (self._dreams(1, rollouts), judge)
+        )
+        self.log.write("explorer", number, {"generation": float(found.generation), "dreamt": dreamt, "bonus": paid - dreamt})
+
+    def _dreams(self, candidates: int, rollouts: int, curiosity: float = 0.0) -> Callable[[Any, int], RolloutResult]:
+        """Judges so many controllers at once, each in so many dreams, which pay for curiosity if there is any."""
+        settings, model = self.preset.controller_training, self.model if curiosity == 0.0 else curious(self.model, curiosity)
         options: dict[str, Any] = {"temperature": settings.temperature, "dropout": settings.dropout, "bfloat16": self.preset.bfloat16}
         return DreamRollouts(model, self.agent, candidates=candidates, rollouts=rollouts, **options).returns  # type: ignore[arg-type]
 
@@ -341,7 +385,7 @@ class WorldModelsTrainer:
         """Write everything a resumed run needs, atomically."""
         starts = self.model.initial_states
         content = {
-            "counters": [self.stage, self.step, self.memory_steps, self.lives.steps, self.lives.random_episodes],
+            "counters": [self.stage, self.step, self.memory_steps, self.lives.steps],
             "episodes": [len(replay.episodes) for replay in self.lives.replays],
             "log_lines": len(self.log),
             "model": self.model.state_dict(),
@@ -357,7 +401,7 @@ class WorldModelsTrainer:
     def resume(self) -> None:
         """Continue from checkpoint.pt: what was collected or logged after it is dropped and will be redone identically."""
         content = read_checkpoint(self._checkpoint_path, self.model.device)
-        self.stage, self.step, self.memory_steps, self.lives.steps, self.lives.random_episodes = content["counters"]
+        self.stage, self.step, self.memory_steps, self.lives.steps = content["counters"][:4]  # there was a fifth once
         for replay, episodes in zip(self.lives.replays, content["episodes"]):
             if episodes < len(replay.episodes):
                 replay.keep(episodes)

@@ -46,6 +46,7 @@ def record_lives(
     encode: Encode,
     sink: Any,
     *,
+    pictures: bool = False,
     episodes: int,
     seed: int,
     settings: Iterations,
@@ -53,7 +54,7 @@ def record_lives(
     num_envs: int = 8,
     progress: bool = False,
 ) -> CollectStats:
-    """Let an agent live `episodes` whole episodes, numbered from `first`; their codes, not their pictures, go into `sink`.
+    """Let an agent live `episodes` whole episodes, numbered from `first`; their codes, or else their pictures, go into `sink`.
 
     `encode` is the model's V. Every second episode is interrupted by bursts of random actions, as the settings say. What happens in
     episode k depends on (seed, k), and by rounding on who runs beside it. Episodes are stored in the order in which they end.
@@ -61,7 +62,7 @@ def record_lives(
     envs = [build() for _ in range(min(num_envs, episodes))]
     returns: list[float] = []
     lengths: list[int] = []
-    crowd = _Crowd(agent, model, envs, encode, settings, seed)
+    crowd = _Crowd(agent, model, envs, encode, settings, seed, pictures)
     waiting = deque(range(first, first + episodes))
     try:
         for row in range(len(envs)):
@@ -89,7 +90,7 @@ class _Life:
     rng: np.random.Generator
     image: NDArray[np.uint8]
     valid: list[bool]
-    codes: list[NDArray[Any]] = field(default_factory=list)
+    kept: list[NDArray[Any]] = field(default_factory=list)  # its codes, or what it showed
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     raw_return: float = 0.0
@@ -101,16 +102,24 @@ class _Life:
     def store(self, sink: Any, policy: str) -> None:
         """Hand the whole episode over."""
         rewards, valid = np.array(self.rewards, np.float32), np.array(self.valid, np.bool_)
-        sink.add_episode(np.stack(self.codes), np.stack(self.actions), rewards, self.terminated, not self.terminated, valid, policy)
+        sink.add_episode(np.stack(self.kept), np.stack(self.actions), rewards, self.terminated, not self.terminated, valid, policy)
 
 
 class _Crowd:
     """Environments of which some are alive; all that are, by row, are seen and moved together."""
 
     def __init__(
-        self, agent: Policy, model: WorldModel, envs: list[gym.Env[Any, Any]], encode: Encode, settings: Iterations, seed: int
+        self,
+        agent: Policy,
+        model: WorldModel,
+        envs: list[gym.Env[Any, Any]],
+        encode: Encode,
+        settings: Iterations,
+        seed: int,
+        pictures: bool,
     ) -> None:
         self.agent, self.model, self.envs, self.encode, self.settings, self.seed = agent, model, envs, encode, settings, seed
+        self.pictures = pictures
         self.lives: dict[int, _Life] = {}
         self._random = StickyRandom(model.spec.action_space, hold=(1, settings.burst_steps))
         self._belief = model.initial(len(envs))
@@ -128,16 +137,22 @@ class _Crowd:
         lives = [self.lives[row] for row in numbers]
         codes = self.encode(np.stack([life.image for life in lives]))
         for life, code in zip(lives, codes):
-            life.codes.append(code)
+            life.kept.append(life.image if self.pictures else code)
         rows = torch.tensor(numbers, device=self.model.device)
         actions = self._decide(rows, lives, torch.from_numpy(codes).to(self.model.device))
         for row, life, action in zip(numbers, lives, actions):
             self._move(self.envs[row], life, action)
         ended = [(row, life) for row, life in zip(numbers, lives) if life.over]
         for row, life in ended:
-            life.codes.append(self.encode(life.image[None])[0] if life.valid[-1] else np.zeros_like(codes[0]))
+            life.kept.append(self._last(life, codes))
             del self.lives[row]
         return ended
+
+    def _last(self, life: _Life, codes: NDArray[Any]) -> NDArray[Any]:
+        """What is kept of the row in which it ended."""
+        if self.pictures:
+            return life.image
+        return self.encode(life.image[None])[0] if life.valid[-1] else np.zeros_like(codes[0])
 
     @torch.inference_mode()
     def _decide(self, rows: Tensor, lives: list[_Life], codes: Tensor) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamgym.agents.linear import LinearController
 from dreamgym.data import collection as collecting
 from dreamgym.data.collectors import Brownian, DrivingRandom, RandomNetwork, RowPolicy, StickyRandom
 from dreamgym.data.encoded import Dealer, Encode, EncodedSink, LongEnough, encode_episodes, encoded_spec
@@ -55,7 +56,6 @@ class Lives:
         self.codes = Replay(coded, folder / "codes")
         self.held_out = Replay(coded, folder / "held_out")
         self.steps = 0  # lived to be learned from, by whomever; those of judgements are not among them
-        self.random_episodes = 0  # of `codes`, all at its beginning
         self._seeds = TRAINING_SEEDS + 10_000 * seed
 
     def collect_pictures(self, chunk: int) -> collecting.CollectStats | None:
@@ -66,32 +66,41 @@ class Lives:
         return self._collect(self.pixels, wanted, self._seeds + chunk)
 
     def encode_pictures(self, encode: Encode) -> None:
-        """Codes of all pictures there are."""
+        """Codes of all pictures there are, and of nothing else: older ones are forgotten."""
+        forget_episodes(self.codes, self.held_out)
         encode_episodes(self.pixels, encode, self._dealer())
-        self.random_episodes = len(self.codes.episodes)
 
     def collect_codes(self, chunk: int, encode: Encode) -> collecting.CollectStats | None:
         """Random episodes, of which only the codes are kept."""
         wanted = self.preset.collection.episodes - len(self.codes.episodes) - len(self.held_out.episodes)
-        stats = self._collect(EncodedSink(self.spec, encode, self._dealer()), wanted, self._seeds + _CODE_SEEDS + chunk)
-        self.random_episodes = len(self.codes.episodes)
-        return stats
+        return self._collect(EncodedSink(self.spec, encode, self._dealer()), wanted, self._seeds + _CODE_SEEDS + chunk)
 
-    def collect_agent(self, chunk: int, encode: Encode, *, agent: Policy, model: WorldModel, round: int) -> collecting.CollectStats | None:
-        """Episodes of an agent on the model's features, with bursts of random actions in half of them."""
+    def collect_agents(
+        self, chunk: int, encode: Encode, *, agents: Sequence[Policy], model: WorldModel, round: int
+    ) -> collecting.CollectStats | None:
+        """Episodes of agents on the model's features, as many of each, with bursts of random actions in half of them.
+
+        Pictures are kept where V is to learn from them, else codes.
+        """
         settings = self.preset.iterations
         if (left := settings.episodes - chunk * CHUNK) <= 0:
             return None
+        pictures = settings.code_steps > 0
         options: dict[str, Any] = {"seed": self._seeds + _AGENT_SEEDS + round, "settings": settings, "progress": self.progress}
-        stats = record_lives(agent, model, self.build, encode, self._dealer(), episodes=min(CHUNK, left), first=chunk * CHUNK, **options)
+        sink = self.pixels if pictures else self._dealer()
+        lived = []
+        for agent, numbers in zip(agents, np.array_split(chunk * CHUNK + np.arange(min(CHUNK, left)), len(agents))):
+            if len(numbers):
+                options |= {"first": int(numbers[0]), "episodes": len(numbers), "pictures": pictures}
+                lived.append(record_lives(agent, model, self.build, encode, sink, **options))
+        stats = collecting.CollectStats(sum((one.returns for one in lived), ()), sum((one.lengths for one in lived), ()))
         self.steps += stats.steps
         return stats
 
     def weights(self) -> Any:
         """How often each training episode is to be learned from, [N]: agents' ones more often."""
-        times = np.ones(len(self.codes.episodes), np.int64)
-        times[self.random_episodes :] = self.preset.iterations.recent_weight
-        return times
+        lived = np.array([policy == LinearController.__name__ for policy in self.codes.policies])
+        return np.where(lived, self.preset.iterations.recent_weight, 1)
 
     def unseen_batches(self, episodes: int, device: Any) -> list[SequenceBatch]:
         """Up to so many held-out episodes, padded; training ones where none were held out."""

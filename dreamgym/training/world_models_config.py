@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -161,10 +162,15 @@ class ControllerTraining:
 
 @dataclass(frozen=True)
 class Iterations:
-    """What follows the first C, `count` times: its author lives `episodes` awake, M is refitted, C begins anew (section 8).
+    """What follows the first C, `count` times: the best C lives `episodes` awake, M is refitted, C begins anew (specs/world-models.md 8).
 
-    In each step a burst of random actions begins with probability burst_chance and lasts 1 to burst_steps steps; in the first half of
-    the episodes there are none. recent_weight is how many times an agent's episode is taken where a random one is taken once.
+    In every second episode there are bursts of random actions: in each step one begins with probability burst_chance and lasts 1 to
+    burst_steps steps. recent_weight is how many times an agent's episode is taken where a random one is taken once.
+    curiosity above 0: half of the episodes are an explorer's, which `explorer_generations` of CMA-ES evolved in the dream before, where
+    curiosity is paid per unit of the model's uncertainty on top of the reward (in units of reward; see world_models_curiosity.py).
+    code_steps above 0: V goes on learning, for so many updates per iteration, from pictures that now are kept of agents' episodes too, and
+    everything is encoded anew. Worlds whose random play shows but a part of them need that. Episodes of which only codes were kept mean
+    nothing to a changed V and are dropped, so give the collection enough pixel_frames. learning_rate is M's and V's.
     """
 
     count: int = 0
@@ -174,12 +180,17 @@ class Iterations:
     recent_weight: int = 3
     memory_steps: int = 4000
     learning_rate: float = 5e-4
+    curiosity: float = 0.0
+    explorer_generations: int = 20
+    code_steps: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, count=0, episodes=2, burst_steps=1, recent_weight=1, memory_steps=1)
+        _at_least(self, count=0, episodes=2, burst_steps=1, recent_weight=1, memory_steps=1, explorer_generations=1, code_steps=0)
         _positive(self, "learning_rate")
         if not 0.0 <= self.burst_chance <= 1.0:
             raise ValueError(f"burst_chance is {self.burst_chance}; expected 0 to 1.")
+        if not 0.0 <= self.curiosity < math.inf:
+            raise ValueError(f"curiosity is {self.curiosity}; expected a number of at least 0.")
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,11 @@ class WorldModelsPreset:
 
     def __post_init__(self) -> None:
         _at_least(self, start_states=4)
+        if self.iterations.curiosity > 0.0 and getattr(self.model.heads, "members", 0) < 2:
+            raise ValueError(
+                f"curiosity is {self.iterations.curiosity}, but a model with heads {self.model.heads} has no ensemble whose disagreement "
+                "could be sought; give it members (MDNHeadsConfig), or take curiosity 0."
+            )
 
 
 def _at_least(config: Any, **bounds: int) -> None:

@@ -25,8 +25,8 @@ __all__ = ["CodeLearner", "MemoryLearner", "encoder_of", "held_out_batches", "me
 class CodeLearner:
     """Trains V on frames drawn uniformly from `rows` of a replay of pictures."""
 
-    def __init__(self, vae: VAE, settings: CodeTraining, randomness: Randomness, *, bfloat16: bool) -> None:
-        self.vae, self.settings, self.randomness, self.bfloat16 = vae, settings, randomness, bfloat16
+    def __init__(self, vae: VAE, settings: CodeTraining, randomness: Randomness, *, bfloat16: bool, stage: str = "autoencoder") -> None:
+        self.vae, self.settings, self.randomness, self.bfloat16, self.stage = vae, settings, randomness, bfloat16, stage
         vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = vae.decoder.deconv1.weight
         first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
@@ -39,8 +39,8 @@ class CodeLearner:
         rate = 0.5 * (1.0 + math.cos(math.pi * done)) if settings.rate == "cosine" else 1.0
         self.optimiser.param_groups[0]["lr"] = settings.learning_rate * rate
         first, last = settings.reconstruction_weight
-        chosen = np.sort(self.randomness.numpy("autoencoder", step).choice(rows, settings.batch))
-        reconstruction, kl = self._terms(pixels, chosen, self.randomness.torch("autoencoder", step))
+        chosen = np.sort(self.randomness.numpy(self.stage, step).choice(rows, settings.batch))
+        reconstruction, kl = self._terms(pixels, chosen, self.randomness.torch(self.stage, step))
         self.optimiser.zero_grad(set_to_none=True)
         (first ** (1.0 - done) * last**done * reconstruction + kl).backward()
         self.optimiser.step()

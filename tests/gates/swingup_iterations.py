@@ -1,0 +1,224 @@
+"""World Models' iterative procedure on a task that random play does not show: a pendulum from pictures, hanging at first.
+
+python -m tests.gates.swingup_iterations run --variant curious --seed 0
+python -m tests.gates.swingup_iterations missing   # the commands of all cells that have no record yet, one per line
+python -m tests.gates.swingup_iterations all       # those cells, one after another
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from gymnasium import spaces
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from numpy.typing import NDArray
+
+from dreamgym.agents.linear import LinearController
+from dreamgym.data.collection import collect
+from dreamgym.data.collectors import StickyRandom
+from dreamgym.data.replay import Replay
+from dreamgym.envs import make_env, make_spec
+from dreamgym.evaluation.prediction_errors import open_loop_errors
+from dreamgym.evaluation.returns import report_seeds
+from dreamgym.models.encoders import CodeStatsConfig
+from dreamgym.models.mdn_heads import MLPReward
+from dreamgym.models.mdn_rnn import MDNRNNConfig
+from dreamgym.models.vae import VAEConfig
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Preprocess, Spec
+from dreamgym.training.loop import Run, fit
+from dreamgym.training.world_models_awake import judge_awake
+from dreamgym.training.world_models_config import EpisodeCollection, WorldModelsPreset
+from dreamgym.training.world_models_presets import iterated, world_models_preset
+from tests.gates.ablations import Cell, command_cell, judged, recorded, without_record
+from tests.gates.records import ROOT, RUNS, log_rows
+
+RECORDS = ROOT / "benchmarks" / "results" / "world-models"
+HANGING = "HangingPendulumPixels-v0"
+SEEDS = (0, 1, 2)
+SEEN = Preprocess(action_repeat=2)
+PROBE_CONTEXT, PROBED = 3, (1, 5)  # agent steps; from the top it falls in about ten
+
+Obs = NDArray[np.uint8]
+
+
+class HangingPendulum(gym.Env[Obs, NDArray[np.float32]]):
+    """Pendulum-v1 from pictures [64,64,3] of its rod, begun near the bottom, or, with upright=True, near the top; nearly at rest.
+
+    Random torques swing it, but not up: what is up there only an agent shows. One picture tells no speed.
+    """
+
+    metadata = PendulumEnv.metadata
+    observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+
+    def __init__(self, upright: bool = False, render_mode: str | None = None) -> None:
+        self._pendulum, self.upright, self.render_mode = PendulumEnv(), upright, render_mode
+        self.action_space = self._pendulum.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        self._pendulum.reset(seed=seed, options=options)
+        centre, width = (0.0, 0.5) if self.upright else (np.pi, 0.1)
+        self._pendulum.state = np.array([centre, 0.0]) + self.np_random.uniform(-width, width, 2)
+        return self.render(), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Obs, SupportsFloat, bool, bool, dict[str, Any]]:
+        """One frame."""
+        _, *rest = self._pendulum.step(action)
+        return self.render(), *rest
+
+    def render(self) -> Obs:  # type: ignore[override]
+        """What it shows: a rod, up at angle 0 as in Pendulum-v1. Gymnasium's own drawing reads a file from disk every time.
+
+        On grey: before a background of pure white or black V's sigmoid saturates in its first updates, and V never sees the rod.
+        """
+        angle = self._pendulum.state[0]
+        x, y = -np.sin(angle), -np.cos(angle)
+        along = np.clip(_X * x + _Y * y, 0.0, 24.0)
+        rod = np.clip(5.0 - np.hypot(_X - along * x, _Y - along * y), 0.0, 1.0)[..., None]
+        return (_GREY * (1.0 - rod) + rod * _YELLOW).astype(np.uint8)
+
+
+_Y, _X = np.meshgrid(np.arange(64) - 31.5, np.arange(64) - 31.5, indexing="ij")
+_GREY, _YELLOW = np.array([110.0, 110.0, 110.0]), np.array([220.0, 180.0, 40.0])
+
+
+def hanging_pendulum(**kwargs: Any) -> HangingPendulum:
+    """For the registry; a name in its place would make `-m` import this file twice."""
+    return HangingPendulum(**kwargs)
+
+
+gym.register(HANGING, entry_point=hanging_pendulum, max_episode_steps=200)
+
+
+# ---- cells --------------------------------------------------------------------------------------------------------------------------
+
+Variant = Literal["random", "plain", "curious", "imitating"]
+# What an iteration changes: (iterations, curiosity, M foretells actions). "random" has as many episodes in all, every one at random.
+VARIANTS: Mapping[Variant, tuple[bool, float, bool]] = {
+    "random": (False, 0.0, False),
+    "plain": (True, 0.0, False),
+    "curious": (True, 3.0, False),
+    "imitating": (True, 0.0, True),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of a cell: iterations after the first pass, episodes of 200 frames before and in each, and how many are judged."""
+
+    count: int = 4
+    random_episodes: int = 100
+    episodes: int = 100
+    judged: int = 20
+
+
+def preset_of(variant: Variant, spec: Spec, budget: Budget = Budget()) -> WorldModelsPreset:
+    """world-models-fast, small enough for minutes."""
+    repeated, curiosity, next_action = VARIANTS[variant]
+    base = world_models_preset("world-models-fast", spec)
+    small = replace(
+        base,
+        model=replace(
+            base.model,
+            encoder=CodeStatsConfig(vae=VAEConfig(code=16)),
+            core=MDNRNNConfig(units=128, features="zh"),
+            heads=replace(base.model.heads, reward=MLPReward(layers=2, units=64, scale=10.0)),
+            defaults=replace(base.model.defaults, termination="never"),  # an end is never seen
+        ),
+        collection=EpisodeCollection(
+            episodes=budget.random_episodes + (0 if repeated else budget.count * budget.episodes),
+            pixel_frames=1_000_000,
+            holds=(2, 4, 8),
+            held_out_every=10,
+        ),
+        code_training=replace(base.code_training, steps=600, batch=32, learning_rate=5e-4),
+        memory_training=replace(base.memory_training, steps=1000, batch=16, evaluate_every=100),
+        calibration=replace(base.calibration, logistic=False),
+        controller_training=replace(
+            base.controller_training, generations=60, rollouts=8, attempts=1, judge_dreams=64, validation_episodes=10
+        ),
+        iterations=replace(base.iterations, memory_steps=600, explorer_generations=30, recent_weight=1),
+    )
+    if not repeated:
+        return iterated(small, 0, next_action=next_action)
+    return iterated(small, budget.count, episodes=budget.episodes, curiosity=curiosity, next_action=next_action, code_steps=250)
+
+
+def iterations_cell(variant: Variant, seed: int, budget: Budget = Budget()) -> dict[str, Any]:
+    """A run, and each of its rounds judged awake; with how well its model foretells rewards where random play never was."""
+    name = f"iterations-{variant}-{seed}"
+
+    def measure() -> dict[str, Any]:
+        with closing(make_env(HANGING, preprocess=SEEN)) as env:
+            preset = preset_of(variant, make_spec(env, HANGING), budget)
+        run = fit(HANGING, preset, preprocess=SEEN, seed=seed, out=RUNS / f"world-models-{name}", progress=False)
+        best = {}
+        for one in run.metrics["candidates"]:
+            best[one["round"]] = max(one, best.get(one["round"], one), key=lambda candidate: candidate["mean"])
+        return {
+            "settings": {"env_id": HANGING, "variant": variant, "seed": seed, **asdict(budget)},
+            "env_steps": run.metrics["env_steps"],
+            "lived": {stage: [round(row["return_mean"], 1) for row in log_rows(run.folder, stage)] for stage in ("random", "live")},
+            "rounds": [_round(run, number, one, budget) for number, one in sorted(best.items())],
+            "comparison": judged(run.agent, run.model, budget.judged),
+        }
+
+    return recorded(RECORDS, name, measure)
+
+
+def _round(run: Run, number: int, best: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    """A round's controller on report seeds, and its model on the upright region."""
+    folder = run.folder / "rounds" / str(number)
+    model = WorldModel.from_pretrained(folder / "model")
+    agent = LinearController.load(folder / f"agent-{best['attempt']}", model.spec)
+    awake = judge_awake(agent, model, partial(make_env, HANGING, preprocess=SEEN), seeds=report_seeds(budget.judged))
+    memory = [row for row in log_rows(run.folder, f"memory {number}") if "held_out_latent" in row][-1]
+    losses = {name.removeprefix("held_out_"): round(value, 4) for name, value in memory.items() if name.startswith("held_out_")}
+    return {"round": number, "dreamt": best["dreamt"], "awake": awake.to_json(), "held_out": losses, "upright": _upright_error(model)}
+
+
+def _upright_error(model: WorldModel) -> dict[str, list[float]]:
+    """Mean absolute error of the reward after h steps of open loop on episodes begun at the top, and that of guessing their mean."""
+    unseen, steps = Replay(model.spec), PROBE_CONTEXT + max(PROBED)
+    with closing(make_env(HANGING, preprocess=SEEN, upright=True)) as env:
+        collect(env, StickyRandom(model.spec.action_space), unseen, episodes=64, max_episode_steps=steps, seed=400_000)
+    rows = unseen.sample_windows(np.array([start for start, _ in unseen.episodes]), steps)
+    errors = open_loop_errors(model, rows, PROBED, context=PROBE_CONTEXT)
+    return {horizon: [error["reward_mae"], error["reward_mae_of_mean"]] for horizon, error in errors.items()}
+
+
+# ---- command line -------------------------------------------------------------------------------------------------------------------
+
+
+def cells() -> list[Cell]:
+    """The whole grid, seed by seed."""
+    return [
+        command_cell("run", iterations_cell, f"iterations-{variant}-{seed}", variant=variant, seed=seed)
+        for seed in SEEDS
+        for variant in VARIANTS
+    ]
+
+
+def missing() -> None:
+    """Print the commands of the cells that have no record yet."""
+    for cell in without_record(RECORDS, cells()):
+        print(cell.command("tests.gates.swingup_iterations"))
+
+
+def run_all() -> None:
+    """Do the cells that have no record yet."""
+    for cell in without_record(RECORDS, cells()):
+        cell.run()
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"run": iterations_cell, "missing": missing, "all": run_all})
