@@ -9,6 +9,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import torch
 from gymnasium import spaces
 
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.agents.linear import LinearController
+from dreamgym.envs import default_preprocess
 from dreamgym.models.latents import GaussianLatent
 from dreamgym.models.rssm import BlockGRUConfig, LayerNormGRUConfig
 from dreamgym.models.world_model import WorldModel
@@ -26,11 +29,18 @@ from dreamgym.nn.networks import MLPConfig
 from dreamgym.structs import Preprocess, Spec
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_presets import ONLINE_PRESETS, dreamer_v3, online_preset
+from dreamgym.training.world_models_presets import WORLD_MODELS_PRESETS, world_models_preprocess, world_models_preset
 from tests.models.test_parameter_counts_heads import SIZES, TOTALS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "papers"
-PAGES = {"planet": "planet.md", "dreamer-v1": "dreamer.md", "dreamer-v2": "dreamer-v2.md", "dreamer-v3": "dreamer-v3.md"}
+PAGES = {
+    "planet": "planet.md",
+    "dreamer-v1": "dreamer.md",
+    "dreamer-v2": "dreamer-v2.md",
+    "dreamer-v3": "dreamer-v3.md",
+    "world-models": "world-models.md",
+}
 EXCERPT = re.compile(r"^```py source=(?P<path>\S+)\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"`(?P<path>[\w/]+\.py):(?P<name>[\w.]+)`")
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]+)")
@@ -87,7 +97,7 @@ def test_a_changed_line_is_noticed():
 
 
 def test_every_preset_of_a_paper_has_a_page_with_code_and_a_place_for_its_results():
-    assert PAGES.keys() == ONLINE_PRESETS.keys()
+    assert PAGES.keys() == ONLINE_PRESETS.keys() | {WORLD_MODELS_PRESETS[0]}
     for preset, page in PAGES.items():
         text = (FOLDER / page).read_text()
         assert len(EXCERPT.findall(text)) >= 3 and len(NAMED.findall(text)) >= 10
@@ -304,8 +314,143 @@ TABLES: dict[str, tuple[str, Callable[[int], Spec], int, dict[str, str]]] = {
 }
 
 
+# ---- sizes of World Models ----------------------------------------------------------------------------------------------
+
+WORLDS = {"world-models": "VizdoomTakeCover-v1", "world-models:cars": "CarRacing-v3"}
+
+
+def staged_spec(name: str, env_id: str) -> Spec:
+    """As `fit` finds it, at the preset's own preprocessing."""
+    doom = env_id == WORLDS["world-models"]
+    spec = Spec(env_id, IMAGE, spaces.Discrete(3), 2100 if doom else 1000, preprocess=default_preprocess(env_id))
+    spec = replace(spec, preprocess=world_models_preprocess(name, spec))
+    pedals = spaces.Box(-1.0, 1.0, (2,)) if spec.preprocess.merge_pedals else spaces.Box(np.float32([-1, 0, 0]), np.ones(3, np.float32))
+    limit = spec.max_episode_steps // spec.preprocess.action_repeat
+    return replace(spec, action_space=spec.action_space if doom else pedals, max_episode_steps=limit)
+
+
+def staged_settings(name: str, env_id: str) -> dict[str, str]:
+    """What a table of sizes says of a World Models preset."""
+    spec = staged_spec(name, env_id)
+    preset = world_models_preset(name, spec)
+    core, heads, defaults = preset.model.core, preset.model.heads, preset.model.defaults
+    codes, memory, search = preset.code_training, preset.memory_training, preset.controller_training
+    with torch.device("meta"):
+        model = WorldModel(spec, preset.model)
+    M = [model.core, *([] if defaults.termination == "never" else [model.heads.end])]
+    counted = sum(parameter.numel() for module in M for parameter in module.parameters())
+    every = sum(parameter.numel() for module in (model.core, model.heads) for parameter in module.parameters())
+    ends = "never" if defaults.termination == "never" else f"{defaults.end_probability:.3f}"
+    weights = " to ".join(f"{weight:g}" for weight in dict.fromkeys(codes.reconstruction_weight))
+    rows = f" chunks of {memory.length}" if memory.sequences == "streams" else " whole episodes"
+    return {
+        "frames per action": f"{spec.preprocess.action_repeat}",
+        "random episodes": f"{preset.collection.episodes:,}",
+        "pictures that V learns from": f"{preset.collection.pixel_frames:,}",
+        "V: code": f"{preset.model.encoder.vae.code}",
+        "V: updates": f"{codes.steps:,} x {codes.batch}",
+        "V: rate": f"{_rate(codes.learning_rate)}, {codes.rate}",
+        "V: weight of the squared error": weights,
+        "M: memory": f"{core.units}",
+        "M: mixture": f"{core.mixtures} per dimension",
+        "M: dropout": f"{core.input_dropout:g}",
+        "M: is told of first rows": "yes" if core.first_flag else "no",
+        "M: updates": f"{memory.steps:,} x {memory.batch}{rows}",
+        "M: rate": f"{_rate(memory.learning_rate)}, {memory.rate}",
+        "M: an end counts": f"{heads.terminal_weight:g} times",
+        "members": "none" if heads.members == 1 else f"{heads.members} x {heads.member_units}",
+        "a dream ends above a chance of": ends + (", then searched" if preset.calibration.threshold else ""),
+        "C reads": ", ".join(core.features),
+        "candidates x dreams": f"{preset.evolution.population} x {search.rollouts}",
+        "generations": f"{search.generations:,}",
+        "searches": f"{search.attempts}",
+        "temperature; dropout in the dream": f"{search.temperature:g}; {search.dropout or core.input_dropout:g}",
+        "iterations after the first": f"{preset.iterations.count}",
+        "parameters: V": f"{sum(parameter.numel() for parameter in model.encoder.parameters()):,}",
+        "parameters: M": f"{counted:,}",
+        "parameters: other heads": f"{every - counted:,}",
+        "parameters: C": f"{LinearController(spec, model.core.feature_size, preset.controller).num_parameters:,}",
+    }
+
+
+PUBLISHED = {  # specs/world-models.md; the released code where the paper says less
+    "world-models": {
+        "frames per action": "1",
+        "random episodes": "10,000",
+        "pictures that V learns from": "3,080,000",
+        "V: code": "64",
+        "V: updates": "308,000 x 100",
+        "V: rate": "1e-4, constant",
+        "V: weight of the squared error": "1",
+        "M: memory": "512",
+        "M: mixture": "5 per dimension",
+        "M: dropout": "0",
+        "M: is told of first rows": "yes",
+        "M: updates": "24,400 x 100 chunks of 500",
+        "M: rate": "1e-3, exponential",
+        "M: an end counts": "10 times",
+        "members": "none",
+        "a dream ends above a chance of": "0.091",
+        "C reads": "z, c, h",
+        "candidates x dreams": "64 x 16",
+        "generations": "1,800",
+        "searches": "1",
+        "temperature; dropout in the dream": "1.15; 0",
+        "iterations after the first": "0",
+        "parameters: V": "4,446,915",
+        "parameters: M": "1,678,785",
+        "parameters: C": "1,088",
+    },
+    "world-models:cars": {
+        "frames per action": "1",
+        "random episodes": "10,000",
+        "pictures that V learns from": "10,000,000",
+        "V: code": "32",
+        "V: updates": "100,000 x 100",
+        "V: rate": "1e-4, constant",
+        "V: weight of the squared error": "1",
+        "M: memory": "256",
+        "M: mixture": "5 per dimension",
+        "M: dropout": "0",
+        "M: is told of first rows": "no",
+        "M: updates": "4,000 x 100 whole episodes",
+        "M: rate": "1e-3, constant",
+        "members": "none",
+        "C reads": "z, h",
+        "candidates x dreams": "64 x 16",
+        "generations": "1,800",
+        "searches": "1",
+        "iterations after the first": "0",
+        "parameters: V": "4,348,547",
+        "parameters: M": "422,368",
+        "parameters: C": "867",
+    },
+}
+NOT_AS_PUBLISHED = {  # fewer pictures on disk; an action as a one-hot of three classes, not as one number
+    "world-models": {"pictures that V learns from": "500,000", "parameters: M": f"{1_678_785 + 4 * 512 * 2:,}"},
+    "world-models:cars": {"pictures that V learns from": "500,000"},
+}
+
+
+@pytest.mark.parametrize("mark", WORLDS)
+def test_the_world_models_preset_has_the_published_sizes(mark):
+    ours = staged_settings("world-models", WORLDS[mark])
+    assert {row: ours[row] for row in PUBLISHED[mark]} == PUBLISHED[mark] | NOT_AS_PUBLISHED[mark]
+
+
+def _staged_table(mark: str) -> list[str]:
+    ours = [staged_settings(name, WORLDS[mark]) for name in WORLD_MODELS_PRESETS]
+    lines = ["| | published | `world-models` | `world-models-fast` |", "|---|---|---|---|"]
+    return lines + [f"| {row} | {PUBLISHED[mark].get(row, '')} | {ours[0][row]} | {ours[1][row]} |" for row in ours[0]]
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------------
+
+
 def table(mark: str) -> list[str]:
     """The lines of a table of sizes."""
+    if mark in WORLDS:
+        return _staged_table(mark)
     if mark == "dreamer-v3:all":
         return _every_size()
     name, world, repeat, published = TABLES[mark]
@@ -329,7 +474,7 @@ def block(text: str, mark: str) -> re.Match[str]:
     return found
 
 
-MARKS = [*TABLES, "dreamer-v3:all"]
+MARKS = [*TABLES, "dreamer-v3:all", *WORLDS]
 
 
 @pytest.mark.parametrize("mark", MARKS)

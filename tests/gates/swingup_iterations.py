@@ -28,7 +28,7 @@ from dreamgym.envs import make_env, make_spec
 from dreamgym.evaluation.prediction_errors import open_loop_errors
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.models.encoders import CodeStatsConfig
-from dreamgym.models.mdn_heads import MLPReward
+from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward
 from dreamgym.models.mdn_rnn import MDNRNNConfig
 from dreamgym.models.vae import VAEConfig
 from dreamgym.models.world_model import WorldModel
@@ -125,13 +125,15 @@ def preset_of(variant: Variant, spec: Spec, budget: Budget = Budget()) -> WorldM
     """world-models-fast, small enough for minutes."""
     repeated, curiosity, next_action = VARIANTS[variant]
     base = world_models_preset("world-models-fast", spec)
+    heads = base.model.heads
+    assert isinstance(heads, MDNHeadsConfig)
     small = replace(
         base,
         model=replace(
             base.model,
             encoder=CodeStatsConfig(vae=VAEConfig(code=16)),
             core=MDNRNNConfig(units=128, features="zh"),
-            heads=replace(base.model.heads, reward=MLPReward(layers=2, units=64, scale=10.0)),
+            heads=replace(heads, reward=MLPReward(layers=2, units=64, scale=10.0)),
             defaults=replace(base.model.defaults, termination="never"),  # an end is never seen
         ),
         collection=EpisodeCollection(
@@ -144,9 +146,9 @@ def preset_of(variant: Variant, spec: Spec, budget: Budget = Budget()) -> WorldM
         memory_training=replace(base.memory_training, steps=1000, batch=16, evaluate_every=100),
         calibration=replace(base.calibration, logistic=False),
         controller_training=replace(
-            base.controller_training, generations=60, rollouts=8, attempts=1, judge_dreams=64, validation_episodes=10
+            base.controller_training, generations=150, rollouts=8, attempts=1, evaluate_every=25, judge_dreams=64, validation_episodes=10
         ),
-        iterations=replace(base.iterations, memory_steps=600, explorer_generations=30, recent_weight=1),
+        iterations=replace(base.iterations, memory_steps=600, explorer_generations=75, recent_weight=1),
     )
     if not repeated:
         return iterated(small, 0, next_action=next_action)
@@ -161,7 +163,7 @@ def iterations_cell(variant: Variant, seed: int, budget: Budget = Budget()) -> d
         with closing(make_env(HANGING, preprocess=SEEN)) as env:
             preset = preset_of(variant, make_spec(env, HANGING), budget)
         run = fit(HANGING, preset, preprocess=SEEN, seed=seed, out=RUNS / f"world-models-{name}", progress=False)
-        best = {}
+        best: dict[int, dict[str, Any]] = {}
         for one in run.metrics["candidates"]:
             best[one["round"]] = max(one, best.get(one["round"], one), key=lambda candidate: candidate["mean"])
         return {

@@ -169,7 +169,7 @@ ORDER = ["round 0: controller 0", "round 1: explorer", "round 1: live", "round 1
 FIRST = 6  # its number among all stages
 
 
-@pytest.mark.parametrize("stage", ORDER[1:5])
+@pytest.mark.parametrize("stage", ["round 1: autoencoder", "round 1: encode"])
 def test_a_killed_iteration_resumes_to_the_same_end(wandered, stage, tmp_path, monkeypatch):
     write = stages.write_checkpoint
 
