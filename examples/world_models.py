@@ -1,7 +1,7 @@
 """World Models by hand: a controller of few parameters, evolved by CMA-ES in a bundled dream, then judged awake.
 
-python examples/world_models.py                    # about half a minute; PATH is a bundled name or any model folder, also one of fit's
-python examples/world_models.py --temperature 0.1  # a cold dream is easy to cheat: compare what it promises with what it keeps
+python examples/world_models.py                          # about ten seconds
+python examples/world_models.py --model runs/yours/model  # any model, also one of `fit(..., preset="world-models-fast")`
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=10)
     parser.add_argument("--population", type=int, default=16, help="candidates of a generation")
     parser.add_argument("--rollouts", type=int, default=8, help="dreams of each candidate")
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, default=1.0, help="above 1: a harder dream, whose mistakes are harder to exploit")
     parser.add_argument("--episodes", type=int, default=10, help="real episodes to be judged on")
     options = parser.parse_args()
 
-    # `dreamgym.fit(env_id, preset="world-models-fast")` learns V, M and C of any world of pictures; here V and M are there already.
     world = dreamgym.WorldModel.from_pretrained(options.model)
     controller = LinearController(world.spec, world.core.feature_size, LinearControllerConfig(bias=True))
     print(f"{controller.num_parameters} parameters, {options.population * options.rollouts} dreams a generation, all of them one batch")

@@ -27,6 +27,7 @@ TINY = {
     "offline_world_model": ["--steps", "600", "--updates", "10"],
     "online_dreamer": ["--env-steps", "560", "--pretrain", "10", "--episodes", "1"],
     "swap_the_reward": ["--degrees", "160", "--steps", "3"],
+    "world_models": ["--generations", "2", "--population", "4", "--rollouts", "2", "--episodes", "1"],
 }
 TRAIN_THEIR_OWN = {"fit_your_own", "offline_world_model", "online_dreamer"}
 NEEDS_CAR_RACING = {"train_in_dream_act_awake"}  # the rest takes any model with Box actions

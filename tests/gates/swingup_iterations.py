@@ -3,14 +3,17 @@
 python -m tests.gates.swingup_iterations run --variant curious --seed 0
 python -m tests.gates.swingup_iterations missing   # the commands of all cells that have no record yet, one per line
 python -m tests.gates.swingup_iterations all       # those cells, one after another
+python -m tests.gates.swingup_iterations table     # docs/papers/world-models.md: their table, made from the records
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
@@ -20,6 +23,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from numpy.typing import NDArray
 
+from benchmarks.pages import written
 from dreamgym.agents.linear import LinearController
 from dreamgym.data.collection import collect
 from dreamgym.data.collectors import StickyRandom
@@ -198,6 +202,68 @@ def _upright_error(model: WorldModel) -> dict[str, list[float]]:
     return {horizon: [error["reward_mae"], error["reward_mae_of_mean"]] for horizon, error in errors.items()}
 
 
+# ---- table --------------------------------------------------------------------------------------------------------------------------
+
+PAGE = ROOT / "docs" / "papers" / "world-models.md"
+MARK = "<!-- results:iterations -->"
+NOTHING = ["No run is recorded yet."]
+LABELS: Mapping[Variant, str] = {
+    "random": "one pass, all episodes random",
+    "plain": "iterations",
+    "curious": "iterations, half of the lives an explorer's",
+    "imitating": "iterations, M foretells actions",
+}
+
+
+def iterations_table(folder: Path | None = None) -> list[str]:
+    """Return awake after each iteration, mean of the seeds and each of them; the reward's error at the top, of M at first and at last."""
+    found = {name: _records(folder or RECORDS, name) for name in VARIANTS}
+    records = [record for group in found.values() for record in group]
+    if not records:
+        return NOTHING
+    rounds = max(len(record["rounds"]) for record in records)
+    heading = [
+        "awake after",
+        "the first pass",
+        *(f"iteration {number}" for number in range(1, rounds)),
+        "error at the top",
+        "minutes a seed",
+    ]
+    lines = ["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|"]
+    for name, group in found.items():
+        if group:
+            minutes = f"{np.mean([record['cpu_seconds'] for record in group]) / 60:.0f}"
+            cells = [_awake(group, number) for number in range(rounds)]
+            lines.append("| " + " | ".join([LABELS[name], *cells, _top(group), minutes]) + " |")
+    first, guess = records[0], np.mean([record["rounds"][0]["upright"]["1"][1] for record in records])
+    random = first["comparison"]["baselines"]["random actions"]["mean"]
+    told = f"{HANGING}, {first['env_steps']:,} env steps, {first['settings']['judged']} episodes a seed; random actions: {random:.0f}."
+    return [
+        *lines,
+        "",
+        f"{told} Error: of an agent step's reward, one step ahead, M of the first pass and of the last; guessing the mean: {guess:.1f}.",
+    ]
+
+
+def _records(folder: Path, variant: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"iterations-{variant}-*.json"))]
+
+
+def _awake(group: list[dict[str, Any]], number: int) -> str:
+    means = [record["rounds"][number]["awake"]["mean"] for record in group if number < len(record["rounds"])]
+    return f"**{np.mean(means):.0f}** ({', '.join(f'{mean:.0f}' for mean in means)})" if means else ""
+
+
+def _top(group: list[dict[str, Any]]) -> str:
+    first, last = (np.mean([record["rounds"][number]["upright"]["1"][0] for record in group]) for number in (0, -1))
+    return f"{first:.1f}" if len(group[0]["rounds"]) == 1 else f"{first:.1f}, {last:.1f}"
+
+
+def write_table() -> None:
+    """Make the page's table anew."""
+    PAGE.write_text(written(PAGE.read_text(), MARK, iterations_table()))
+
+
 # ---- command line -------------------------------------------------------------------------------------------------------------------
 
 
@@ -223,4 +289,4 @@ def run_all() -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"run": iterations_cell, "missing": missing, "all": run_all})
+    tyro.extras.subcommand_cli_from_dict({"run": iterations_cell, "missing": missing, "all": run_all, "table": write_table})
