@@ -26,7 +26,7 @@ from dreamgym.models.calibration import calibrate_end, calibrate_uncertainty
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec, StartBank
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
-from dreamgym.training.evolve import evolve
+from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.trainer import VALIDATION_SEEDS
@@ -43,6 +43,7 @@ CALIBRATION_SEEDS = 400_000  # of real episodes of blind policies; below those t
 _CHECKPOINT_EVERY = 500  # updates
 _LOG_EVERY = 50
 _MOST_CALIBRATING = 400  # held-out episodes
+_EXPLORER = 99  # its search, after those of a round's attempts
 _DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use smaller ones
 
 
@@ -181,7 +182,7 @@ class WorldModelsTrainer:
         """The best controller of the round before lives on, beside it an explorer if there is one, and M will learn from both."""
         folders = [self._round(number - 1) / f"agent-{self._best(number - 1).attempt}"]
         if self.preset.iterations.curiosity > 0.0:
-            folders.append(self._round(number) / "explorer")
+            folders.append(self._round(number) / "agent-explorer")
         options: dict[str, Any] = {"agents": [LinearController.load(folder, self.spec) for folder in folders], "round": number}
         self._collect("live", lambda chunk: self.lives.collect_agents(chunk, self.encode, model=self.model, **options))
 
@@ -290,21 +291,10 @@ class WorldModelsTrainer:
 
     def _search_controller(self, number: int, attempt: int) -> None:
         """Evolve a controller in the dream, and judge it awake."""
-        settings, evolution = self.preset.controller_training, self.preset.evolution
-        self.agent = self._fresh_controller()
-        found = evolve(
-            self.agent,
-            self._dreams(evolution.population, settings.rollouts),
-            generations=settings.generations,
-            config=evolution,
-            seed=1000 * self.seed + 100 * number + attempt,
-            judge=self._judge_centre if self.awake and settings.judge_awake else self._dreams(1, settings.judge_dreams),
-            evaluate_every=settings.evaluate_every,
-            folder=self._round(number) / f"search-{attempt}",
-            progress=self.log.progress,
-        )
-        self.agent.save(self._round(number) / f"agent-{attempt}")
-        dreamt = float(self._dreams(1, settings.judge_dreams)(self.agent.vector[None], _DREAM_SEEDS).returns.mean())
+        settings = self.preset.controller_training
+        judge = self._judge_centre if self.awake and settings.judge_awake else None
+        found = self._evolve(number, str(attempt), settings.generations, attempt, judge=judge)
+        dreamt = self._dreamt()
         judged = self._judge(settings.validation_episodes, VALIDATION_SEEDS + 10_000 * self.seed) if self.awake else None
         self.candidates.append(Candidate(number, attempt, [] if judged is None else list(judged.returns), dreamt))
         values = {"round": number, "attempt": attempt, "generation": found.generation, "dreamt": dreamt, "awake": self.candidates[-1].score}
@@ -313,26 +303,35 @@ class WorldModelsTrainer:
 
     def _search_explorer(self, number: int) -> None:
         """Evolve a controller that seeks what the model of the round before knows little of."""
-        settings, curiosity = self.preset.controller_training, self.preset.iterations.curiosity
-        rollouts = settings.judge_dreams
+        iterations = self.preset.iterations
+        found = self._evolve(number, "explorer", iterations.explorer_generations, _EXPLORER, curiosity=iterations.curiosity)
+        dreamt, paid = self._dreamt(), self._dreamt(iterations.curiosity)
+        self.log.write("explorer", number, {"generation": float(found.generation), "dreamt": dreamt, "bonus": paid - dreamt})
+
+    def _evolve(
+        self, number: int, name: str, generations: int, search: int, *, curiosity: float = 0.0, judge: Evaluator | None = None
+    ) -> EvolveResult:
+        """Begin a controller anew and evolve it in the dream; it is kept under its name."""
+        settings, evolution = self.preset.controller_training, self.preset.evolution
         self.agent = self._fresh_controller()
-        judge = self._dreams(1, rollouts, curiosity)
         found = evolve(
             self.agent,
-            self._dreams(self.preset.evolution.population, settings.rollouts, curiosity),
-            generations=self.preset.iterations.explorer_generations,
-            config=self.preset.evolution,
-            seed=1000 * self.seed + 100 * number + 99,
-            judge=judge,
+            self._dreams(evolution.population, settings.rollouts, curiosity),
+            generations=generations,
+            config=evolution,
+            seed=1000 * self.seed + 100 * number + search,
+            judge=self._dreams(1, settings.judge_dreams, curiosity) if judge is None else judge,
             evaluate_every=settings.evaluate_every,
-            folder=self._round(number) / "search-explorer",
+            folder=self._round(number) / f"search-{name}",
             progress=self.log.progress,
         )
-        self.agent.save(self._round(number) / "explorer")
-        dreamt, paid = (
-            float(dreams(self.agent.vector[None], _DREAM_SEEDS).returns.mean()) for dreams in (self._dreams(1, rollouts), judge)
-        )
-        self.log.write("explorer", number, {"generation": float(found.generation), "dreamt": dreamt, "bonus": paid - dreamt})
+        self.agent.save(self._round(number) / f"agent-{name}")
+        return found
+
+    def _dreamt(self, curiosity: float = 0.0) -> float:
+        """What the controller earns in dreams that no search has seen."""
+        dreams = self._dreams(1, self.preset.controller_training.judge_dreams, curiosity)
+        return float(dreams(self.agent.vector[None], _DREAM_SEEDS).returns.mean())
 
     def _dreams(self, candidates: int, rollouts: int, curiosity: float = 0.0) -> Callable[[Any, int], RolloutResult]:
         """Judges so many controllers at once, each in so many dreams, which pay for curiosity if there is any."""

@@ -132,7 +132,7 @@ _NO_LIFE = collection.collecting.CollectStats((), ())
 
 
 def test_an_explorer_is_kept_and_what_it_was_paid_is_logged(wandered):
-    explorer = LinearController.load(wandered.folder / "rounds" / "1" / "explorer", SPEC)
+    explorer = LinearController.load(wandered.folder / "rounds" / "1" / "agent-explorer", SPEC)
     assert explorer.vector.any()
     assert len(logged(wandered, "explorer")) == 1
     assert {one["round"] for one in wandered.metrics["candidates"]} == {0, 1}  # explorers are never candidates
