@@ -60,10 +60,12 @@ def test_it_hangs_at_first_and_random_torques_do_not_bring_it_up():
     assert np.mean(highest) < 0.5
 
 
-def test_a_probe_begins_at_the_top():
-    env = HangingPendulum(upright=True)
-    env.reset(seed=0)
-    assert height(env) > 0.85
+def test_who_knows_the_state_brings_it_up_before_the_probe_begins():
+    env = make_env(HANGING, preprocess=SEEN)
+    for seed in range(8):
+        _, actions, rewards = swingup._brought_up(env, seed)
+        assert rewards[swingup.PROBE_CONTEXT - 2] > -0.5
+        assert len(np.unique(actions[swingup.PROBE_CONTEXT - 1 :])) == max(swingup.PROBED) + 1
 
 
 def test_the_rod_is_drawn_where_it_points():
