@@ -6,7 +6,7 @@ STAMP := .venv/installed
 ONE_THREAD := OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gates gates-cuda ablations bench lint types fmt clean
+.PHONY: help install demo test gates gates-cuda ablations world-models bench lint types fmt clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,8 +37,15 @@ ablations: $(STAMP)  ## what the papers' parts are for, and SB3 in their dreams:
 	$(ONE_THREAD) $(BIN)/python -m tests.gates.strangers all
 	$(BIN)/python -m benchmarks.ablations_table
 
+world-models: $(STAMP)  ## ablations of World Models and its iterations: cells without a record, then the page's tables (hours)
+	$(ONE_THREAD) $(BIN)/python -m tests.gates.world_models all
+	$(ONE_THREAD) $(BIN)/python -m tests.gates.swingup_iterations all
+	$(BIN)/python -m tests.gates.swingup_iterations table
+	$(BIN)/python -m benchmarks.world_models_table
+
 bench: $(STAMP)  ## speed of dreaming, beside the machine's ceiling
 	$(BIN)/python benchmarks/imagination.py
+	$(BIN)/python benchmarks/cmaes_generation.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
