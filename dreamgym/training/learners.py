@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamgym.agents.actor_critic import ActorCritic
@@ -18,6 +19,7 @@ from dreamgym.models.calibration import calibrate_uncertainty, start_bank
 from dreamgym.models.encoders import ImageEncoder
 from dreamgym.models.guard import Guard
 from dreamgym.models.imagination import observe_sequence
+from dreamgym.models.vae import VAE
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch, StartBank
 from dreamgym.training.experience import unseen
@@ -33,8 +35,10 @@ __all__ = [
     "calibrate",
     "draw_start_bank",
     "encode_new_rows",
+    "lay_out",
     "linear_decay",
     "seeded",
+    "vae_terms",
 ]
 
 
@@ -69,9 +73,7 @@ class AutoencoderLearner:
         assert preset.autoencoder is not None and isinstance(model.encoder, ImageEncoder)
         self.vae, self.settings, self.preset = model.encoder.vae, preset.autoencoder, preset
         self.randomness = randomness
-        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        first = self.vae.decoder.deconv1.weight
-        first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
+        lay_out(self.vae)
         self.optimiser = torch.optim.Adam(self.vae.parameters(), self.settings.learning_rate, fused=True)
         self.row_weight = None
         if self.settings.emphasis is not None:
@@ -85,21 +87,38 @@ class AutoencoderLearner:
         rate = linear_decay(step, settings.steps, settings.decay_share, floor=0.0)
         self.optimiser.param_groups[0]["lr"] = settings.learning_rate * rate
         rows = self.randomness.numpy("autoencoder", step).choice(np.flatnonzero(replay.column("valid")), settings.batch)
-        device = next(self.vae.parameters()).device
-        images = torch.from_numpy(replay.obs_rows(np.sort(rows))).to(device)
-        noise = torch.rand(len(rows), self.vae.config.code, generator=self.randomness.torch("autoencoder", step)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.preset.bfloat16):
-            reconstruction, kl = self.vae.loss(
-                images,
-                noise.clamp_(1e-6, 1.0 - 1e-6),
-                kl_scale=settings.kl_scale,
-                kl_tolerance=settings.kl_tolerance,
-                row_weight=self.row_weight,
-            )
+        reconstruction, kl = vae_terms(
+            self.vae,
+            replay,
+            np.sort(rows),
+            self.randomness.torch("autoencoder", step),
+            bfloat16=self.preset.bfloat16,
+            kl_scale=settings.kl_scale,
+            kl_tolerance=settings.kl_tolerance,
+            row_weight=self.row_weight,
+        )
         self.optimiser.zero_grad(set_to_none=True)
         (reconstruction + kl).backward()
         self.optimiser.step()
         return {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+
+
+def lay_out(vae: VAE) -> None:
+    """Bring weights into the memory order in which convolutions on a CPU are fastest."""
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first = vae.decoder.deconv1.weight
+    first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
+
+
+def vae_terms(
+    vae: VAE, pictures: Replay, rows: NDArray[np.int64], generator: torch.Generator, *, bfloat16: bool, **weights: Any
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction and KL of the replay's pictures at `rows`, codes sampled by `generator`; weights are options of VAE.loss."""
+    device = next(vae.parameters()).device
+    images = torch.from_numpy(pictures.obs_rows(rows)).to(device)
+    noise = torch.rand(len(rows), vae.config.code, generator=generator).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        return vae.loss(images, noise.clamp_(1e-6, 1.0 - 1e-6), **weights)
 
 
 class ModelLearner:

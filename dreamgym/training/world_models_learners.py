@@ -16,7 +16,7 @@ from dreamgym.data.replay import Replay
 from dreamgym.models.vae import VAE
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
-from dreamgym.training.learners import Randomness
+from dreamgym.training.learners import Randomness, lay_out, vae_terms
 from dreamgym.training.world_models_config import CodeTraining, MemoryTraining
 
 __all__ = ["CodeLearner", "MemoryLearner", "encoder_of", "held_out_batches", "memory_rate", "training_rows"]
@@ -27,16 +27,14 @@ class CodeLearner:
 
     def __init__(self, vae: VAE, settings: CodeTraining, randomness: Randomness, *, bfloat16: bool, stage: str = "autoencoder") -> None:
         self.vae, self.settings, self.randomness, self.bfloat16, self.stage = vae, settings, randomness, bfloat16, stage
-        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        first = vae.decoder.deconv1.weight
-        first.data = first.data.contiguous()  # it is used as a matrix, and would be copied in every step otherwise
+        lay_out(vae)
         self.optimiser = torch.optim.Adam(vae.parameters(), settings.learning_rate, fused=True)
 
     def step(self, pixels: Replay, rows: NDArray[np.int64], step: int) -> dict[str, Tensor]:
         """One update; returns the loss terms, unweighted, of a batch of images."""
         settings = self.settings
         done = step / settings.steps
-        rate = 0.5 * (1.0 + math.cos(math.pi * done)) if settings.rate == "cosine" else 1.0
+        rate = _cosine(done) if settings.rate == "cosine" else 1.0
         self.optimiser.param_groups[0]["lr"] = settings.learning_rate * rate
         first, last = settings.reconstruction_weight
         chosen = np.sort(self.randomness.numpy(self.stage, step).choice(rows, settings.batch))
@@ -63,11 +61,7 @@ class CodeLearner:
         self.optimiser.load_state_dict(saved["optimiser"])
 
     def _terms(self, pixels: Replay, rows: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        device = next(self.vae.parameters()).device
-        images = torch.from_numpy(pixels.obs_rows(rows)).to(device)
-        noise = torch.rand(len(rows), self.vae.config.code, generator=generator).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.vae.loss(images, noise.clamp_(1e-6, 1.0 - 1e-6), kl_tolerance=self.settings.kl_tolerance)
+        return vae_terms(self.vae, pixels, rows, generator, bfloat16=self.bfloat16, kl_tolerance=self.settings.kl_tolerance)
 
 
 def training_rows(pixels: Replay, every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -208,7 +202,12 @@ def memory_rate(settings: MemoryTraining, step: int, *, start: float, steps: int
     """The learning rate of update number `step` of `steps`, which begin at the rate `start`."""
     if settings.rate == "exponential":
         return (start - settings.final_rate) * settings.decay**step + settings.final_rate
-    return start * (0.5 * (1.0 + math.cos(math.pi * step / steps)) if settings.rate == "cosine" else 1.0)
+    return start * (_cosine(step / steps) if settings.rate == "cosine" else 1.0)
+
+
+def _cosine(done: float) -> float:
+    """From 1 to 0 as `done` goes from 0 to 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def held_out_batches(replay: Replay, *, episodes: int, batch: int, device: torch.device) -> list[SequenceBatch]:
