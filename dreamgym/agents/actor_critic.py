@@ -15,6 +15,7 @@ from dreamgym.agents.actors import Actor, build_head
 from dreamgym.agents.agent_files import read_agent, write_agent
 from dreamgym.agents.behaviour import ALIGNMENTS, BehaviourLosses, Dream, Scores, dream, frozen
 from dreamgym.agents.critics import Critic, SlowAverage, SlowCopy, SlowCritic, value_loss
+from dreamgym.agents.features import read_features
 from dreamgym.agents.returns import PercentileScale, ReturnScale, lambda_returns, n_step_returns, replay_lambda_returns, reward_sum
 from dreamgym.models.guard import Guard
 from dreamgym.nn.networks import MLPConfig
@@ -154,13 +155,7 @@ class ActorCritic(nn.Module):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
         """Latent observations [F] or [B,F] -> the environment's actions. deterministic takes the mode, else samples."""
-        device = next(self.actor.parameters()).device
-        features = torch.as_tensor(np.asarray(observation), dtype=torch.float32, device=device)
-        if features.shape[-1] != self.feature_size:
-            raise ValueError(
-                f"observation has {features.shape[-1]} numbers, this agent reads {self.feature_size} latent features: "
-                "wrap the real environment in dreamgym.LatentObservation(env, model)."
-            )
+        features = read_features(observation, self.feature_size, next(self.actor.parameters()).device)
         policy = self.policy(features)
         if deterministic:
             action = policy.mode

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamgym.agents.agent_files import read_agent, write_agent
+from dreamgym.agents.features import read_features
 from dreamgym.errors import InvalidModelError
 from dreamgym.structs import Spec
 
@@ -187,12 +188,7 @@ class LinearController(nn.Module):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
         """Latent observations [F] or [B,F] -> the environment's actions. There is nothing random in it."""
-        features = torch.as_tensor(np.asarray(observation), dtype=torch.float32, device=self.weights.device)
-        if features.shape[-1] != self.feature_size:
-            raise ValueError(
-                f"observation has {features.shape[-1]} numbers, this agent reads {self.feature_size} latent features: "
-                "wrap the real environment in dreamgym.LatentObservation(env, model)."
-            )
+        features = read_features(observation, self.feature_size, self.weights.device)
         action = self.act_many(self.weights.unsqueeze(0), features.reshape(1, -1, self.feature_size))[0]
         action = action.reshape(*features.shape[:-1], -1)
         return self.spec.to_env_action(action.cpu()).numpy(), state
