@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dreamgym.data.replay import Replay
+from dreamgym.data.replay import Replay, copy_episode
 from dreamgym.structs import SequenceBatch, Spec
 
 __all__ = [
@@ -95,11 +94,7 @@ def encode_episodes(pixels: Replay, encode: Encode, sink: Any) -> None:
     """Encode all episodes of a replay, in order."""
     encoded = EncodedSink(pixels.spec, encode, sink)
     for (start, stop), policy in zip(pixels.episodes, pixels.policies):
-        rows = pixels.sequence(start, stop)
-        action = pixels.spec.to_env_action(rows.prev_action[0, 1:]).numpy()
-        assert isinstance(rows.obs, Tensor)
-        ended = bool(rows.is_terminal[0, -1])
-        encoded.add_episode(rows.obs[0].numpy(), action, rows.reward[0, 1:].numpy(), ended, not ended, rows.valid[0].numpy(), policy)
+        copy_episode(pixels.sequence(start, stop), encoded, policy)
 
 
 def padded_episodes(replay: Replay, chosen: Sequence[int] | NDArray[np.int64]) -> SequenceBatch:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dreamgym.data.storage import FolderStorage, Layout, MemoryStorage, Storage
 from dreamgym.structs import Observation, SequenceBatch, Spec, map_obs
 
-__all__ = ["HoldOut", "Replay"]
+__all__ = ["HoldOut", "Replay", "copy_episode"]
 
 _COLUMNS = ("prev_action", "reward", "is_first", "is_last", "is_terminal", "valid")
 
@@ -187,6 +187,15 @@ class HoldOut:
         """As Replay.add_episode."""
         self._count += 1
         (self.held_out if self._count % self.every == 0 else self.train).add_episode(*args, **kwargs)
+
+
+def copy_episode(rows: SequenceBatch, target: Any, policy: str = "") -> None:
+    """Add the rows [1,T] of one whole episode to another replay of the same spec, or to what takes episodes like one."""
+    row = rows[0]
+    obs = map_obs(torch.Tensor.numpy, row.obs)
+    actions = target.spec.to_env_action(row.prev_action[1:]).numpy()
+    terminated = bool(row.is_terminal[-1])
+    target.add_episode(obs, actions, row.reward[1:].numpy(), terminated, not terminated, row.valid.numpy(), policy)
 
 
 def _layout(spec: Spec) -> Layout:

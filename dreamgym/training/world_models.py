@@ -27,6 +27,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec, StartBank
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
 from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
+from dreamgym.training.experience import check_dataset
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.trainer import VALIDATION_SEEDS
@@ -140,8 +141,7 @@ class WorldModelsTrainer:
 
     def use_dataset(self, dataset: Replay) -> None:
         """Learn offline from a filled replay of pictures, which is read where it lies."""
-        if len(dataset.episodes) < 2:
-            raise ValueError(f"the dataset holds {len(dataset.episodes)} episodes; expected at least 2, to train on and to hold out.")
+        check_dataset(dataset)
         self.lives.pixels = dataset
 
     def run(self) -> dict[str, Any]:
