@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from gymnasium import spaces
 
 from dreamgym.agents.evolution import CMAESConfig
@@ -14,6 +17,8 @@ from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward
 from dreamgym.models.mdn_rnn import MDNRNNConfig
 from dreamgym.models.vae import VAEConfig
 from dreamgym.structs import Spec
+from dreamgym.training import world_models as stages
+from dreamgym.training.loop import Run, fit
 from dreamgym.training.world_models_config import (
     Calibration,
     CodeTraining,
@@ -88,3 +93,19 @@ def tiny(**changes: object) -> WorldModelsPreset:
         bfloat16=False,
     )
     return replace(preset, **changes)  # type: ignore[arg-type]
+
+
+def killed_and_resumed(preset: WorldModelsPreset, place: list[int], out: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """What comes of a run that dies right after the checkpoint of `place`, its [stage, step], and is called again."""
+    write = stages.write_checkpoint
+
+    def killed_after(path: Path, content: dict[str, Any]) -> None:
+        write(path, content)
+        if content["counters"][:2] == place:
+            raise InterruptedError
+
+    monkeypatch.setattr(stages, "write_checkpoint", killed_after)
+    with pytest.raises(InterruptedError):
+        fit(FALL, preset, seed=2, out=out, progress=False)
+    monkeypatch.setattr(stages, "write_checkpoint", write)
+    return fit(FALL, preset, seed=2, out=out, progress=False)

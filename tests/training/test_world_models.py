@@ -17,7 +17,7 @@ from dreamgym.training import world_models as stages
 from dreamgym.training import world_models_collection as collection
 from dreamgym.training.loop import fit
 from dreamgym.training.world_models_config import Iterations
-from tests.training.fall import FALL, SPEC, Fall, tiny
+from tests.training.fall import FALL, SPEC, Fall, killed_and_resumed, tiny
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,18 +75,7 @@ KILLED = {"collect pictures": 1, "autoencoder": 2, "round 0: memory": 2, "round 
 @pytest.mark.parametrize("stage", KILLED)
 def test_a_killed_run_resumes_to_the_same_end(fallen, stage, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "_CHECKPOINT_EVERY", 2)
-    write = stages.write_checkpoint
-
-    def killed_after(path, content):
-        write(path, content)
-        if content["counters"][:2] == [ORDER.index(stage), KILLED[stage]]:
-            raise InterruptedError
-
-    monkeypatch.setattr(stages, "write_checkpoint", killed_after)
-    with pytest.raises(InterruptedError):
-        fit(FALL, tiny(), seed=2, out=tmp_path / "run", progress=False)
-    monkeypatch.setattr(stages, "write_checkpoint", write)
-    resumed = fit(FALL, tiny(), seed=2, out=tmp_path / "run", progress=False)
+    resumed = killed_and_resumed(tiny(), [ORDER.index(stage), KILLED[stage]], tmp_path / "run", monkeypatch)
     for name, value in fallen.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert torch.equal(fallen.agent.weights, resumed.agent.weights)

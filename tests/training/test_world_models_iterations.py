@@ -23,7 +23,7 @@ from dreamgym.training.world_models_config import Iterations
 from dreamgym.training.world_models_curiosity import curious
 from dreamgym.training.world_models_learners import encoder_of
 from dreamgym.training.world_models_presets import iterated
-from tests.training.fall import FALL, SPEC, tiny
+from tests.training.fall import FALL, SPEC, killed_and_resumed, tiny
 
 
 def wandering(count=1):
@@ -171,18 +171,8 @@ FIRST = 6  # its number among all stages
 
 @pytest.mark.parametrize("stage", ["round 1: autoencoder", "round 1: encode"])
 def test_a_killed_iteration_resumes_to_the_same_end(wandered, stage, tmp_path, monkeypatch):
-    write = stages.write_checkpoint
-
-    def killed_after(path, content):
-        write(path, content)
-        if content["counters"][:2] == [FIRST + ORDER.index(stage), 2 if stage.endswith("autoencoder") else 0]:
-            raise InterruptedError
-
-    monkeypatch.setattr(stages, "write_checkpoint", killed_after)
-    with pytest.raises(InterruptedError):
-        fit(FALL, wandering(), seed=2, out=tmp_path / "run", progress=False)
-    monkeypatch.setattr(stages, "write_checkpoint", write)
-    resumed = fit(FALL, wandering(), seed=2, out=tmp_path / "run", progress=False)
+    place = [FIRST + ORDER.index(stage), 2 if stage.endswith("autoencoder") else 0]
+    resumed = killed_and_resumed(wandering(), place, tmp_path / "run", monkeypatch)
     for name, value in wandered.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert resumed.metrics == wandered.metrics
