@@ -12,7 +12,7 @@ import dreamgym
 ROOT = Path(dreamgym.__file__).parent
 LAYERS = [
     {"structs", "noise", "errors"},  # words everyone uses
-    {"nn"},  # bricks
+    {"nn", "formats"},  # bricks | how things lie on disk
     {"models", "envs", "data"},  # minds | real worlds | memory
     {"dreams", "agents"},  # faces of a model | behaviours
     {"evaluation", "hub"},  # judge | keep and share

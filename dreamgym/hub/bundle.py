@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.hub import weights
+from dreamgym.formats import weights
+from dreamgym.formats.files import found_pickles, read_regular, replace_files, sha256
+from dreamgym.formats.strict_json import Place, escape, loads, quote
 from dreamgym.hub.config import CONFIG, MAX_FILE, STARTS, WEIGHTS, BundleConfig, read_config, write_config
-from dreamgym.hub.files import found_pickles, read_regular, replace_files, sha256
-from dreamgym.hub.strict_json import Place, escape, loads, quote
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import StartBank
 

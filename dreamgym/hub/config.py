@@ -13,10 +13,10 @@ import gymnasium
 import torch
 
 from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
-from dreamgym.hub.codec import decode_at, encode
-from dreamgym.hub.files import found_pickles, read_regular
-from dreamgym.hub.spaces import check_keys
-from dreamgym.hub.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
+from dreamgym.formats.codec import decode_at, encode
+from dreamgym.formats.files import found_pickles, read_regular
+from dreamgym.formats.spaces import check_keys
+from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
 from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.structs import Spec

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dreamgym.hub.strict_json import Place
+from dreamgym.formats.strict_json import Place
 
 __all__ = ["upgrade"]
 

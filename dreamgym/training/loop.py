@@ -14,7 +14,7 @@ import torch
 
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env, make_spec
-from dreamgym.hub.spaces import encode_space
+from dreamgym.formats.spaces import encode_space
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Preprocess, Spec
 from dreamgym.training.online import OnlineTrainer

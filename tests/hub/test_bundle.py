@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import dreamgym.hub.files as files
+import dreamgym.formats.files as files
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.evaluation.fidelity import write_fidelity
 from dreamgym.hub import bundle

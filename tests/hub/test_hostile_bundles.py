@@ -430,7 +430,8 @@ def test_bytes_after_the_last_tensor_are_refused(folder: Path) -> None:
 def test_nothing_that_runs_code_stands_on_the_load_path() -> None:
     calls = {"eval", "exec", "compile", "__import__", "import_module", "torch.load", "np.load", "os.system"}
     modules = {"pickle", "subprocess", "runpy", "ctypes", "importlib", "marshal", "shelve"}
-    for path in Path(bundle.__file__).parent.glob("*.py"):
+    package = Path(bundle.__file__).parent.parent
+    for path in [*package.glob("hub/*.py"), *package.glob("formats/*.py"), package / "agents" / "agent_files.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in calls, f"{path.name}:{node.lineno}"

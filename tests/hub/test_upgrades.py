@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dreamgym.errors import InvalidModelError
+from dreamgym.formats.strict_json import Place
 from dreamgym.hub import bundle
 from dreamgym.hub.config import FORMAT_VERSION, parse_config
-from dreamgym.hub.strict_json import Place
 from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.rssm import RSSM, RSSMState
 from tests.hub import toys

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from dreamgym.hub import codec
+from dreamgym.formats import codec
 from dreamgym.models.dreamer_heads import DreamerHeads, DreamerHeadsConfig, members_error
 from dreamgym.models.observations import ObservationDecoderConfig, ObservationEncoder, ObservationEncoderConfig
 from dreamgym.nn.networks import EnsembleMLP, MLPConfig

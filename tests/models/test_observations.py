@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from dreamgym.hub import codec
+from dreamgym.formats import codec
 from dreamgym.models.observations import (
     ObservationDecoder,
     ObservationDecoderConfig,

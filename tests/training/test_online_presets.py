@@ -21,7 +21,7 @@ from dreamgym.agents.critics import SlowAverage, SlowCopy
 from dreamgym.agents.returns import PercentileScale
 from dreamgym.data.collectors import StickyRandom
 from dreamgym.envs.make import make_from_spec
-from dreamgym.hub.codec import decode, encode
+from dreamgym.formats.codec import decode, encode
 from dreamgym.models.world_model import WorldModel
 from dreamgym.nn.policies import BoundedNormalConfig, TanhNormalConfig, TruncatedNormalConfig
 from dreamgym.structs import Spec

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamgym.errors import InvalidModelError
-from dreamgym.hub.codec import decode, encode, loads, tag_of
-from dreamgym.hub.spaces import decode_space, encode_space
-from dreamgym.hub.strict_json import Place, quote
+from dreamgym.formats.codec import decode, encode, loads, tag_of
+from dreamgym.formats.spaces import decode_space, encode_space
+from dreamgym.formats.strict_json import Place, quote
 
 
 @dataclass(frozen=True)

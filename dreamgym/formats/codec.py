@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from gymnasium import spaces
 
-from dreamgym.hub.spaces import check_keys, decode_space, encode_space
-from dreamgym.hub.strict_json import Place, escape, loads, quote
+from dreamgym.formats.spaces import check_keys, decode_space, encode_space
+from dreamgym.formats.strict_json import Place, escape, loads, quote
 
 __all__ = ["decode", "encode", "loads"]
 

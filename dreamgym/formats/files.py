@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.hub.strict_json import escape
+from dreamgym.formats.strict_json import escape
 
 __all__ = ["found_pickles", "read_regular", "replace_files", "sha256"]
 

@@ -8,8 +8,8 @@ import pytest
 from gymnasium import spaces
 
 from dreamgym.errors import InvalidModelError
-from dreamgym.hub.spaces import decode_space, encode_space
-from dreamgym.hub.strict_json import Place, loads
+from dreamgym.formats.spaces import decode_space, encode_space
+from dreamgym.formats.strict_json import Place, loads
 
 KEPT = [
     spaces.MultiDiscrete([4, 1, 7], start=[-2, 0, 9]),

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamgym.errors import InvalidModelError
-from dreamgym.hub.strict_json import escape, quote
+from dreamgym.formats.strict_json import escape, quote
 
 __all__ = ["TensorInfo", "check_finite", "check_looks", "check_names", "check_type", "read_header", "to_bytes", "to_tensors"]
 

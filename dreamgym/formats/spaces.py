@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dreamgym.hub.strict_json import Place, quote
+from dreamgym.formats.strict_json import Place, quote
 from dreamgym.structs import PART_NAME
 
 __all__ = ["decode_space", "encode_space"]
