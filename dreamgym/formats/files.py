@@ -6,12 +6,14 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats.strict_json import escape
 
-__all__ = ["found_pickles", "read_regular", "replace_files", "sha256"]
+__all__ = ["FileSet", "found_pickles", "read_regular", "replace_files", "sha256"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -22,52 +24,83 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_regular(folder: Path, name: str, *, limit: int) -> bytes:
-    """Read `folder/name`, a constant name of ours, if it is a plain file of at most `limit` bytes.
+@dataclass(frozen=True)
+class FileSet:
+    """The named files of one model or agent: in a folder, or in the Hub's cache, where they bear other names.
 
-    Raises ModelNotFoundError if nothing of the kind is there, InvalidModelError for links, pipes, devices and oversize.
+    shown is what messages call the place. paths says where each file really lies, links resolved; None: in `folder`, under its name.
+    what is what the place should hold.
     """
-    path = folder / name
-    where = escape(str(path))
-    try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelNotFoundError(_absence(folder, name)) from error
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:  # a name too long for the system, or with a NUL byte
-        raise ModelNotFoundError(f"{escape(str(folder))}: not a usable path ({escape(str(error))})") from error
-    # A link could point anywhere on this machine, and opening a pipe would wait for ever: look before opening.
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
-    if status.st_size > limit:
-        raise InvalidModelError(f"{where}: {status.st_size} bytes; the limit is {limit}")
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-    except OSError as error:
-        raise InvalidModelError(f"{where}: cannot be opened ({error.strerror})") from error
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+
+    folder: Path
+    shown: str
+    paths: Mapping[str, Path] | None = None
+    what: str = "model"
+
+    @classmethod
+    def of(cls, folder: Path, what: str = "model") -> FileSet:
+        """The files of a folder."""
+        return cls(folder, escape(str(folder)), None, what)
+
+    def where(self, name: str) -> str:
+        """What messages call a file."""
+        return f"{self.shown}/{name}"
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Read a file, by a constant name of ours, if it is a plain file of at most `limit` bytes.
+
+        Raises ModelNotFoundError if nothing of the kind is there, InvalidModelError for links, pipes, devices and oversize.
+        """
+        path, where = self._path(name), self.where(name)
+        try:
+            status = path.lstat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ModelNotFoundError(self._absence(name)) from error
+        except PermissionError:
+            raise
+        except (OSError, ValueError) as error:  # a name too long for the system, or with a NUL byte
+            raise ModelNotFoundError(f"{self.shown}: not a usable path ({escape(str(error))})") from error
+        # A link could point anywhere on this machine, and opening a pipe would wait for ever: look before opening.
+        if not stat.S_ISREG(status.st_mode):
             raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise InvalidModelError(f"{where}: more than {limit} bytes, the limit")
-    return data
+        if status.st_size > limit:
+            raise InvalidModelError(f"{where}: {status.st_size} bytes; the limit is {limit}")
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS)
+        except OSError as error:
+            raise InvalidModelError(f"{where}: cannot be opened ({error.strerror})") from error
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidModelError(f"{where}: more than {limit} bytes, the limit")
+        return data
+
+    def found_pickles(self) -> str:
+        """A remark on files that look like the pickles other libraries save; empty if there are none, or in the Hub's cache."""
+        return "" if self.paths is not None else found_pickles(self.folder)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name if self.paths is None else self.paths.get(name, self.folder / name)
+
+    def _absence(self, name: str) -> str:
+        if self.paths is None and not self.folder.exists():
+            return f"{self.shown}: no such folder; expected a saved dreamgym {self.what}"
+        if self.paths is None and not self.folder.is_dir():
+            return f"{self.shown}: not a folder; expected a saved dreamgym {self.what}"
+        return f"{self.shown}: not a dreamgym {self.what}, it has no {name}"
+
+
+def read_regular(folder: Path, name: str, *, limit: int) -> bytes:
+    """Read `folder/name`, a constant name of ours, if it is a plain file of at most `limit` bytes; raises as `FileSet.read`."""
+    return FileSet.of(folder).read(name, limit=limit)
 
 
 def found_pickles(folder: Path) -> str:
     """A remark on files that look like the pickles other libraries save; empty if there are none."""
     found = sorted(escape(entry.name) for entry in folder.iterdir() if entry.suffix in _PICKLES) if folder.is_dir() else []
     return f"(found {', '.join(found[:5])}; dreamgym does not load pickle files)" if found else ""
-
-
-def _absence(folder: Path, name: str) -> str:
-    shown = escape(str(folder))
-    if not folder.exists():
-        return f"{shown}: no such folder; expected a saved dreamgym model"
-    if not folder.is_dir():
-        return f"{shown}: not a folder; expected a saved dreamgym model"
-    return f"{shown}: not a dreamgym model, it has no {name}"
 
 
 def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
