@@ -9,6 +9,7 @@ __all__ = [
     "DreamGymError",
     "HubUnreachableError",
     "IncompatibleModelError",
+    "InvalidDataError",
     "InvalidModelError",
     "MissingDependencyError",
     "ModelAccessError",
@@ -46,6 +47,10 @@ class IncompatibleModelError(ModelLoadError, ValueError):
 
 class InvalidModelError(ModelLoadError, ValueError):
     """The model's files are damaged, forged or inconsistent."""
+
+
+class InvalidDataError(DreamGymError, ValueError):
+    """A dataset's files are damaged, forged, inconsistent, or in a format this version cannot read."""
 
 
 class MissingDependencyError(DreamGymError, ImportError):

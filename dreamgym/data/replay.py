@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Replay:
 
     def __init__(self, spec: Spec, folder: Path | str | None = None) -> None:
         self.spec = spec
+        self.source: str | None = None  # where it was loaded from, as "user/repo@commit"; a model trained on it can say so
         self._parts = spec.observation_parts if isinstance(spec.observation_space, spaces.Dict) else None
         layout = _layout(spec)
         self.folder = None if folder is None else Path(folder)
@@ -83,6 +85,34 @@ class Replay:
         rows["is_terminal"][-1] = terminated
         rows["valid"] = True if valid is None else self._flags(valid, T + 1)
         self._storage.append(packed, rows, policy)
+
+    def add_rows(self, obs: Observation, columns: Mapping[str, NDArray[Any]], policy: str = "") -> None:
+        """Store an episode as `column` shows one, bit for bit: obs [T+1,...] and every other column [T+1,...] by its name.
+
+        Raises ValueError for types, shapes or values that do not fit the spec, and for rows that are not one aligned episode.
+        """
+        packed = self._packed(obs)
+        if len(packed) < 2 or set(columns) != set(_COLUMNS):
+            raise ValueError(f"episode has {len(packed)} rows of {sorted(columns)}; expected at least 2 rows of {', '.join(_COLUMNS)}.")
+        rows = np.zeros(len(packed), self._row_dtype)
+        for name in _COLUMNS:
+            values, expected = columns[name], rows[name]
+            if values.dtype != expected.dtype or values.shape != expected.shape:
+                raise ValueError(f"{name} is {values.dtype}{values.shape}; expected {expected.dtype}{expected.shape}.")
+            rows[name] = values
+        _check_alignment(rows)
+        _check_model_actions(rows["prev_action"][1:], self.spec)
+        self._storage.append(packed, rows, policy)
+
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> Any:
+        """Share the episodes as a dataset on the Hugging Face Hub; see dreamgym.hub.datasets.push_dataset_to_hub."""
+        return _hub("push")(self, repo_id, license=license, **options)
+
+    @classmethod
+    def from_hub(cls, repo_id: str, **options: Any) -> Replay:
+        """A replay of a dataset that `push_to_hub` wrote; see dreamgym.hub.datasets.from_hub."""
+        pulled: Replay = _hub("pull")(repo_id, **options)
+        return pulled
 
     def sample(self, batch_size: int, length: int, rng: np.random.Generator, *, rows: tuple[int, int] | None = None) -> SequenceBatch:
         """Windows [B,T] drawn uniformly, with replacement, from all windows inside `rows` [start, stop) (None: everything).
@@ -175,6 +205,16 @@ class Replay:
         return valid
 
 
+_HUB_DOOR: dict[str, Callable[..., Any]] = {}
+
+
+def _hub(name: str) -> Callable[..., Any]:
+    """The hub layer lies above data, so it hands its functions down when it is imported (dreamgym/__init__ sees to it)."""
+    if name not in _HUB_DOOR:
+        raise RuntimeError("import dreamgym.hub first: it connects Replay with its file format.")
+    return _HUB_DOOR[name]
+
+
 class HoldOut:
     """Takes episodes like a replay, and keeps every n-th one out of training."""
 
@@ -221,6 +261,31 @@ def _checked(name: str, values: NDArray[Any], space: spaces.Space[Any]) -> NDArr
             raise ValueError(f"{name} is {values.dtype}{values.shape}; expected integers in {space}.")
         return values.astype(space.dtype)
     return _finite(name, values.astype(space.dtype))
+
+
+def _check_alignment(rows: NDArray[Any]) -> None:
+    """Raises ValueError unless the rows are one episode, arrival-aligned (see structs.py)."""
+    first, last = np.arange(len(rows)) == 0, np.arange(len(rows)) == len(rows) - 1
+    if (rows["is_first"] != first).any():
+        raise ValueError("is_first is not true of the first row alone.")
+    if (rows["is_last"] != last).any():
+        raise ValueError("is_last is not true of the last row alone.")
+    if (rows["is_terminal"] & ~last).any():
+        raise ValueError(f"is_terminal is true at row {int(rows['is_terminal'].argmax())}, before the last.")
+    _finite("reward", rows["reward"])
+    if rows["reward"][0] != 0 or rows["prev_action"][0].any():
+        raise ValueError("the first row has a reward or an action; nothing led there, so both must be 0.")
+
+
+def _check_model_actions(actions: NDArray[np.float32], spec: Spec) -> None:
+    """Raises ValueError unless actions [T,A] are what `to_model_action` gives: one-hots, or numbers in [-1,1]."""
+    if not spec.is_discrete:
+        if not (np.abs(_finite("prev_action", actions)) <= 1.0 + 1e-5).all():  # scaling rounds
+            raise ValueError(f"prev_action reaches {float(np.abs(actions).max())}; model actions lie in [-1,1].")
+        return
+    choices = np.split(actions, np.cumsum(spec.action_sizes)[:-1], axis=1)
+    if not np.isin(actions, (0.0, 1.0)).all() or not all((choice.sum(1) == 1).all() for choice in choices):
+        raise ValueError(f"prev_action is not one-hot in {spec.action_space}.")
 
 
 def _are_classes(values: NDArray[Any], start: Any, count: Any) -> bool:
