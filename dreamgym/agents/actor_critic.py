@@ -285,9 +285,9 @@ class ActorCritic(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write agent.json and agent.safetensors."""
-        write_agent(Path(folder), self, feature_size=self.feature_size, config=self.config)
+        write_agent(folder, self, feature_size=self.feature_size, config=self.config, kind="actor-critic")
 
     @classmethod
     def load(cls, folder: str | Path, spec: Spec) -> ActorCritic:
         """Read what `save` wrote; spec is the world model's. Raises ModelNotFoundError, InvalidModelError."""
-        return read_agent(Path(folder), ActorCriticConfig, lambda size, config: cls(spec, size, config))
+        return read_agent(folder, ActorCriticConfig, lambda size, config: cls(spec, size, config), kind="actor-critic")

@@ -1,173 +1,221 @@
-"""Agents on disk: agent.json says what to build and agent.safetensors holds the numbers, so that opening one runs no code."""
+"""Agents on disk: agent.json says what to build and agent.safetensors holds the numbers, so that opening one runs no code.
+
+Loading does its checks in the order of their price, so that a forged file is refused before it costs memory or time.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-import types
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dreamgym.errors import InvalidModelError, ModelNotFoundError
+from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
+from dreamgym.formats import weights
+from dreamgym.formats.codec import decode_at, encode
+from dreamgym.formats.files import FileSet, Fingerprint, replace_files
+from dreamgym.formats.spaces import check_keys
+from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
 
-__all__ = ["read_agent", "read_config", "read_kind", "write_agent", "write_config"]
+__all__ = [
+    "AGENT",
+    "MAX_FILE",
+    "WEIGHTS",
+    "AgentDescription",
+    "read_agent",
+    "read_description",
+    "read_kind",
+    "write_agent",
+    "write_description",
+]
+
+FORMAT = "dreamgym-agent"
+FORMAT_VERSION = 1
+AGENT, WEIGHTS = "agent.json", "agent.safetensors"
+MAX_FILE = {AGENT: MAX_BYTES, WEIGHTS: 2 * 1024**3}  # bytes
+
+_MAX_FEATURES = 2**20
+_MAX_PARAMETERS = 500_000_000
+_LEARNT = ("format", "format_version", "kind", "feature_size", "config", "files")
+_PLANNED = ("format", "format_version", "kind", "config")
+_OLDEST = "actor-critic"  # what the first files, without a kind, hold
+
 
 Agent = TypeVar("Agent", bound=nn.Module)
 Config = TypeVar("Config")
-
-_LARGEST = 64 * 1024  # bytes of agent.json; ours have 2000
-_EXPECTED = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
+Files = str | Path | FileSet
 
 
-def write_agent(folder: Path, agent: nn.Module, *, feature_size: int, config: Any, kind: str | None = None) -> None:
-    """Write both files; config is a frozen dataclass of plain values, choices, tuples and dataclasses. kind tells agents apart."""
-    folder.mkdir(parents=True, exist_ok=True)
-    named = {} if kind is None else {"kind": kind}
-    written = {**named, "feature_size": feature_size, "config": write_config(config)}
-    (folder / "agent.json").write_text(json.dumps(written, indent=2, allow_nan=False) + "\n")
-    save_file({name: tensor.contiguous() for name, tensor in agent.state_dict().items()}, folder / "agent.safetensors")
+@dataclass(frozen=True)
+class AgentDescription:
+    """What agent.json says, before anybody has looked into its config.
+
+    feature_size is None for planners, which read states and have no weights. weights is None where agent.json does not vouch for them:
+    for planners, and for agents saved before it did.
+    """
+
+    kind: str
+    feature_size: int | None
+    weights: Fingerprint | None
+    config: Any
+    place: Place
+
+    def decode_config(self, config_class: type[Config]) -> Config:
+        """The config as a dataclass. Raises InvalidModelError naming the key."""
+        return decode_at(config_class, self.config, self.place.key("config"))
 
 
-def read_kind(folder: Path) -> str | None:
-    """Which kind of agent a folder says it holds; None where it does not say. Raises ModelNotFoundError, InvalidModelError."""
-    written = _read_description(folder / "agent.json")
-    kind = written.get("kind") if isinstance(written, dict) else None
-    return kind if isinstance(kind, str) else None
+# ---- writing ------------------------------------------------------------------------------------------------------------
 
 
-def read_agent(folder: Path, config_class: type[Config], build: Callable[[int, Config], Agent], *, kind: str | None = None) -> Agent:
-    """Read both files; build(feature_size, config) makes the agent. Raises ModelNotFoundError, or InvalidModelError for damaged files."""
-    weights = folder / "agent.safetensors"
-    if not weights.is_file():
-        raise _absent(folder)
-    written = _read_description(folder / "agent.json")
-    _check_keys(written, ("feature_size", "config") if kind is None else ("kind", "feature_size", "config"), "agent.json")
-    if kind is not None and written["kind"] != kind:
-        raise InvalidModelError(f"agent.json holds an agent of kind {str(written['kind'])[:100]!r}; expected {kind}.")
-    size = _read(int, written["feature_size"], "feature_size")
-    if not 1 <= size <= 2**20:
-        raise InvalidModelError(f"agent.json: feature_size is {size}; expected 1 to {2**20}.")
-    config = read_config(config_class, written["config"])
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build(size, config).state_dict().items()}
-    try:
-        with safe_open(weights, "pt") as opened:
-            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no dict
-        if found != expected:  # before anything of that size is allocated
-            raise RuntimeError(_first_difference(found, expected))
-        agent = build(size, config)
-        agent.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise InvalidModelError(f"agent.safetensors does not fit agent.json and this model's actions: {str(error)[:500]}") from error
+def write_agent(folder: str | Path, agent: nn.Module, *, feature_size: int, config: Any, kind: str) -> None:
+    """Write both files as one set; config is a frozen dataclass that `formats.codec` can read back, kind tells agents apart."""
+    data = weights.to_bytes(agent.state_dict())
+    files = {WEIGHTS: encode(Fingerprint.of(data))}
+    replace_files(Path(folder), {WEIGHTS: data, AGENT: _text(kind, config, feature_size=feature_size, files=files)})
+
+
+def write_description(folder: str | Path, *, config: Any, kind: str) -> None:
+    """Write agent.json alone, for agents without weights."""
+    replace_files(Path(folder), {AGENT: _text(kind, config)})
+
+
+def _text(kind: str, config: Any, **more: Any) -> bytes:
+    return dumps({"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "config": encode(config), **more})
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------------
+
+
+def read_kind(files: Files) -> str:
+    """Which kind of agent is there; raises as `read_description`."""
+    return read_description(files).kind
+
+
+def read_description(files: Files) -> AgentDescription:
+    """Read agent.json alone, of a folder or from the Hub's cache.
+
+    Raises ModelNotFoundError (no such file), IncompatibleModelError (another format), InvalidModelError (damaged or forged).
+    """
+    files = _file_set(files)
+    where = files.where(AGENT)
+    value, place = loads(files.read(AGENT, limit=MAX_FILE[AGENT]), where), Place(where)
+    if not isinstance(value, dict):
+        raise place.error(f"is {quote(value)}; expected an object")
+    value = _upgraded(value, where)
+    learnt = "feature_size" in value or "files" in value
+    check_keys(value, _LEARNT if learnt else _PLANNED, place)
+    if not isinstance(value["kind"], str):
+        raise place.key("kind").error(f"is {quote(value['kind'])}; expected text")
+    size = _feature_size(value["feature_size"], place.key("feature_size")) if learnt else None
+    fingerprint = _fingerprint(value["files"], place.key("files")) if learnt else None
+    return AgentDescription(value["kind"], size, fingerprint, value["config"], place)
+
+
+def read_agent(files: Files, config_class: type[Config], build: Callable[[int, Config], Agent], *, kind: str) -> Agent:
+    """Read both files, of a folder or from the Hub's cache: data only; build(feature_size, config) makes the agent,
+    a module with `predict`.
+
+    Raises as `read_description`, InvalidModelError also where the agent does not fit the model that build has in mind.
+    """
+    files = _file_set(files)
+    described = read_description(files)
+    if described.kind != kind:
+        raise described.place.key("kind").error(f"is {quote(described.kind)}; expected '{kind}'")
+    if described.feature_size is None:
+        raise described.place.error("lacks the key 'feature_size'; expected an agent with weights")
+    config = described.decode_config(config_class)
+    size, where = described.feature_size, described.place.where
+    expected = _build(lambda: build(size, config), torch.device("meta"), where).state_dict()
+    parameters = sum(tensor.numel() for tensor in expected.values())
+    if parameters > _MAX_PARAMETERS:
+        raise InvalidModelError(f"{where}: describes an agent of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
+
+    data, where = _read_weights(files, described.weights), files.where(WEIGHTS)
+    header = weights.read_header(data, where)
+    weights.check_names(header, expected, where)
+    for name, tensor in expected.items():
+        weights.check_type(name, header[name], tensor, tuple(tensor.shape), where)
+    tensors = weights.to_tensors(data, where)
+    weights.check_finite(tensors, where)
+    agent = _build(lambda: build(size, config), torch.device("cpu"), described.place.where)
+    agent.load_state_dict(tensors, strict=True, assign=False)
+    _dry_step(agent, size, where)
     return agent
 
 
-def _read_description(path: Path) -> Any:
-    if not path.is_file():
-        raise _absent(path.parent)
-    text = path.read_bytes()
-    if len(text) > _LARGEST:
-        raise InvalidModelError(f"agent.json has {len(text)} bytes; the limit is {_LARGEST}.")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelError(f"agent.json is not JSON: {error}") from error
+def _file_set(files: Files) -> FileSet:
+    return files if isinstance(files, FileSet) else FileSet.of(Path(files).expanduser(), "agent")
 
 
-def _absent(folder: Path) -> ModelNotFoundError:
-    return ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json and agent.safetensors, as fit writes it.")
+def _upgraded(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """The JSON of an agent.json in the words of the newest; the first had no format, and did not vouch for the weights."""
+    if "format" not in value and "format_version" not in value and "files" not in value:
+        learnt = {"files": None} if "feature_size" in value else {}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": _OLDEST, **value, **learnt}
+    if value.get("format") != FORMAT:
+        raise IncompatibleModelError(f"{where}: not a dreamgym agent; its format is {quote(value.get('format'))}, expected '{FORMAT}'")
+    version = value.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise IncompatibleModelError(
+            f"{where}: saved with agent format {version}; this dreamgym reads up to {FORMAT_VERSION}. Run: pip install -U dreamgym"
+        )
+    if type(version) is not int or version < 1:
+        raise IncompatibleModelError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
+    if "files" in value and value["files"] is None:  # only the oldest may leave them out
+        raise Place(where).key("files").error("is None; expected an object")
+    return value
 
 
-def _first_difference(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
-    name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    return f"{name} has shape {found.get(name, 'none')}, expected {expected.get(name, 'none')}"
+def _feature_size(value: Any, place: Place) -> int:
+    size = decode_at(int, value, place)
+    if not 1 <= size <= _MAX_FEATURES:
+        raise place.error(f"is {size}; expected 1 to {_MAX_FEATURES}")
+    return size
 
 
-def write_config(config: Any) -> dict[str, Any]:
-    """A config as JSON values, every field written; dataclasses carry their kind, since a field may allow several."""
-    hints = get_type_hints(type(config))
-    return {entry.name: _write(hints[entry.name], getattr(config, entry.name)) for entry in fields(config)}
-
-
-def read_config(config_class: type[Config], value: Any, where: str = "config") -> Config:
-    """A config from JSON values, strictly: every key present, none unknown, every type exact. Raises InvalidModelError saying where."""
-    hints = get_type_hints(config_class)
-    names = tuple(entry.name for entry in fields(config_class))  # type: ignore[arg-type]
-    _check_keys(value, names, where)
-    arguments = {name: _read(hints[name], value[name], f"{where}.{name}") for name in names}
-    try:
-        return config_class(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidModelError(f"agent.json: {where} is out of range: {error}") from error
-
-
-def _write(hint: Any, value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        tag = {"type": _tag(type(value))} if len(_members(hint)) > 1 else {}
-        return {**tag, **write_config(value)}
-    return [_write(None, element) for element in value] if isinstance(value, tuple) else value
-
-
-def _read(hint: Any, value: Any, where: str) -> Any:
-    members = _members(hint)
-    if value is None and type(None) in get_args(hint):
+def _fingerprint(value: Any, place: Place) -> Fingerprint | None:
+    """The one name must be our constant; it is compared, never joined to a path."""
+    if value is None:
         return None
-    if len(members) > 1:
-        kinds = {_tag(member): member for member in members}
-        tag = value.get("type") if isinstance(value, dict) else None
-        if tag not in kinds:
-            raise InvalidModelError(f"agent.json: {where} has the unknown type {str(tag)[:100]!r}; expected {', '.join(sorted(kinds))}.")
-        return read_config(kinds[tag], {name: inner for name, inner in value.items() if name != "type"}, where)
-    (hint,) = members
-    if is_dataclass(hint):
-        return read_config(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is Literal:
-        if isinstance(value, str) and value in get_args(hint):
-            return value
-        raise InvalidModelError(f"agent.json: {where} is {str(value)[:100]!r}; expected one of {', '.join(get_args(hint))}.")
-    if get_origin(hint) is tuple:
-        return _read_tuple(hint, value, where)
-    return _read_number(hint, value, where)
+    if not isinstance(value, dict):
+        raise place.error(f"is {quote(value)}; expected an object")
+    check_keys(value, (WEIGHTS,), place)
+    return decode_at(Fingerprint, value[WEIGHTS], place.key(WEIGHTS))
 
 
-def _read_tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
-    """Of any length, tuple[T, ...], or as many as the hint names."""
-    inner = get_args(hint)
-    if not isinstance(value, list) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
-        raise InvalidModelError(f"agent.json: {where} is {str(value)[:100]!r}; expected a list as long as {hint} says.")
-    hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-    return tuple(_read(one, element, f"{where}[{number}]") for number, (one, element) in enumerate(zip(hints, value)))
+def _build(build: Callable[[], Agent], device: torch.device, where: str) -> Agent:
+    """Make the modules; what the ranges of configs let through shows on the meta device."""
+    try:
+        with torch.random.fork_rng(devices=[]), device:  # initial weights are thrown away; the caller's generator stays as it was
+            return build()
+    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise InvalidModelError(f"{where}: does not fit this model ({escape(str(error))})") from error
 
 
-def _read_number(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if type(value) is hint and (hint is not float or math.isfinite(value)):
-        return value
-    raise InvalidModelError(f"agent.json: {where} is {str(value)[:100]!r}; expected {_EXPECTED.get(hint, hint)}.")
+def _read_weights(files: FileSet, fingerprint: Fingerprint | None) -> bytes:
+    try:
+        data = files.read(WEIGHTS, limit=MAX_FILE[WEIGHTS])
+    except ModelNotFoundError as error:
+        if files.found_pickles():
+            raise InvalidModelError(f"{files.shown}: has no {WEIGHTS} {files.found_pickles()}") from error
+        raise
+    weights.check_looks(data, files.where(WEIGHTS))
+    if fingerprint is not None:
+        fingerprint.check(data, files.where(WEIGHTS), AGENT)
+    return data
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
-    """What a hint allows besides None."""
-    if get_origin(hint) not in (Union, types.UnionType):
-        return (hint,)
-    return tuple(member for member in get_args(hint) if member is not type(None))
-
-
-def _tag(cls: type) -> str:
-    """As in a model's config.json: TanhNormalConfig -> tanh-normal."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__.removesuffix("Config")).lower()
-
-
-def _check_keys(value: Any, names: tuple[str, ...], where: str) -> None:
-    if not isinstance(value, dict) or set(value) != set(names):
-        found = ", ".join(sorted(map(str, value)))[:200] if isinstance(value, dict) else str(value)[:100]
-        raise InvalidModelError(f"agent.json: {where} holds {found}; expected exactly {', '.join(names)}.")
+def _dry_step(agent: Any, feature_size: int, where: str) -> None:
+    """Act once: finite weights can still explode."""
+    features = np.linspace(-1.0, 1.0, 2 * feature_size, dtype=np.float32).reshape(2, feature_size)
+    try:
+        actions, _ = agent.predict(features, deterministic=True)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise InvalidModelError(f"{where}: acting once fails ({escape(str(error))})") from error
+    if not np.isfinite(actions).all():
+        raise InvalidModelError(f"{where}: acting once gives NaN or infinity; the weights explode")

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dreamgym.agents.agent_files import read_agent, write_agent
 from dreamgym.agents.features import read_features
-from dreamgym.errors import InvalidModelError
 from dreamgym.structs import Spec
 
 __all__ = [
@@ -195,12 +194,12 @@ class LinearController(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write agent.json and agent.safetensors."""
-        write_agent(Path(folder), self, feature_size=self.feature_size, config=self.config, kind="linear")
+        write_agent(folder, self, feature_size=self.feature_size, config=self.config, kind="linear")
 
     @classmethod
     def load(cls, folder: str | Path, spec: Spec) -> LinearController:
         """Read what `save` wrote; spec is the world model's. Raises ModelNotFoundError, InvalidModelError."""
-        return read_agent(Path(folder), LinearControllerConfig, lambda size, config: _built(spec, size, config), kind="linear")
+        return read_agent(folder, LinearControllerConfig, lambda size, config: cls(spec, size, config), kind="linear")
 
     def _read(self, features: Tensor) -> Tensor:
         if len(self._ranges) == 1:
@@ -225,10 +224,3 @@ def code_ranges(model: Any, inputs: Literal["z", "h", "zh", "zch"]) -> tuple[tup
             ranges.append((first, first + widths[part]))
         first += widths[part]
     return tuple(ranges)
-
-
-def _built(spec: Spec, size: int, config: LinearControllerConfig) -> LinearController:
-    try:
-        return LinearController(spec, size, config)
-    except ValueError as error:
-        raise InvalidModelError(f"agent.json does not fit this model: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamgym.agents.agent_files import read_config, write_config
+from dreamgym.agents.agent_files import read_description, write_description
 from dreamgym.agents.belief import BeliefPolicy, StepKey
 from dreamgym.agents.planner_search import (
     BoxFamily,
@@ -26,7 +25,9 @@ from dreamgym.agents.planner_search import (
     candidate_noise,
     family_of,
 )
-from dreamgym.errors import InvalidModelError, ModelNotFoundError, NonFiniteDreamError
+from dreamgym.errors import InvalidModelError, NonFiniteDreamError
+from dreamgym.formats.files import FileSet
+from dreamgym.formats.strict_json import escape, quote
 from dreamgym.models.guard import Guard
 from dreamgym.models.world_model import WorldModel
 from dreamgym.noise import uniform
@@ -174,9 +175,7 @@ class Planner(ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write agent.json: the kind and the config. A reward function, value or policy is code and must be given again."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "agent.json").write_text(json.dumps({"kind": self.kind, "config": write_config(self._settings)}, indent=2) + "\n")
+        write_description(folder, config=self._settings, kind=self.kind)
 
     def _start(self, key: StepKey, memory: Plan | None) -> Proposal:
         fresh = self.family.start(len(key.step), self._settings.horizon, key.step.device)
@@ -342,25 +341,25 @@ def build_planner(
     return MPPI(model, config, reward_fn=reward_fn, value=value)
 
 
-def load_planner(folder: str | Path, model: Any, *, reward_fn: RewardFunction | None = None, value: ValueFunction | None = None) -> Planner:
-    """Read what Planner.save wrote. Raises ModelNotFoundError, or InvalidModelError if it is not a planner."""
-    path = Path(folder) / "agent.json"
-    if not path.is_file():
-        raise ModelNotFoundError(f"no agent at {str(folder)!r}: expected a folder with agent.json, as Planner.save writes it.")
-    try:
-        written = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelError(f"agent.json is not JSON: {error}") from error
-    if not isinstance(written, dict) or written.keys() != {"kind", "config"}:
-        raise InvalidModelError(f"{path} does not describe a planner: expected the keys kind and config.")
+def load_planner(
+    files: str | Path | FileSet, model: Any, *, reward_fn: RewardFunction | None = None, value: ValueFunction | None = None
+) -> Planner:
+    """Read what Planner.save wrote, in a folder or the Hub's cache.
+
+    Raises ModelNotFoundError, or InvalidModelError if it is not a planner or does not fit the model.
+    """
+    described = read_description(files)
     config: CEMConfig | MPPIConfig
-    if written["kind"] == "cem":
-        config = read_config(CEMConfig, written["config"])
-    elif written["kind"] == "mppi":
-        config = read_config(MPPIConfig, written["config"])
+    if described.kind == "cem":
+        config = described.decode_config(CEMConfig)
+    elif described.kind == "mppi":
+        config = described.decode_config(MPPIConfig)
     else:
-        raise InvalidModelError(f"{path} holds an agent of kind {written['kind']!r:.80}; expected cem or mppi.")
-    return build_planner(model, config, reward_fn=reward_fn, value=value)
+        raise described.place.key("kind").error(f"is {quote(described.kind)}; expected cem or mppi")
+    try:
+        return build_planner(model, config, reward_fn=reward_fn, value=value)
+    except ValueError as error:
+        raise InvalidModelError(f"{described.place.where}: does not fit this model ({escape(str(error))})") from error
 
 
 _SEARCH, _CHOOSE, _EXPLORE = range(3)  # lanes of a StepKey
@@ -374,6 +373,7 @@ def _noise(key: StepKey, lane: int, width: int) -> Tensor:
 
 
 _LIMITS = {"horizon": 10_000, "iterations": 1000, "candidates": 1_000_000, "elites": 1_000_000, "max_rows": 2**24}
+_MAX_ACTIONS = 10_000_000  # of all candidates of one environment; a planner may be a stranger's, and they are held at once
 
 
 def _check(config: CEMConfig | MPPIConfig, *, least_iterations: int) -> None:
@@ -381,6 +381,10 @@ def _check(config: CEMConfig | MPPIConfig, *, least_iterations: int) -> None:
         low = least_iterations if name == "iterations" else 1
         if not low <= getattr(config, name) <= high:
             raise ValueError(f"{name} is {getattr(config, name)}; expected {low} to {high}.")
+    if config.candidates * config.horizon > _MAX_ACTIONS:
+        raise ValueError(
+            f"candidates is {config.candidates} with horizon {config.horizon}; expected at most {_MAX_ACTIONS} actions in all."
+        )
     if config.elites > config.candidates:
         raise ValueError(f"elites is {config.elites}; expected at most candidates, {config.candidates}.")
     if not 0.0 < config.discount <= 1.0 or not 0.0 <= config.class_smoothing < 1.0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from pathlib import Path
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats.strict_json import escape
 
-__all__ = ["FileSet", "found_pickles", "read_regular", "replace_files", "sha256"]
+__all__ = ["FileSet", "Fingerprint", "found_pickles", "read_regular", "replace_files", "sha256"]
 
+_MAX_SIZE = 2 * 1024**3
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -22,6 +24,33 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLO
 def sha256(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a description says of a file beside it, by which a damaged or replaced one is known."""
+
+    sha256: str  # lower-case hexadecimal
+    size: int  # bytes
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}; expected 64 lower-case hexadecimal digits")
+        if not 1 <= self.size <= _MAX_SIZE:
+            raise ValueError(f"size is {self.size}; expected 1 to {_MAX_SIZE} bytes")
+
+    @classmethod
+    def of(cls, data: bytes) -> Fingerprint:
+        """That of these bytes."""
+        return cls(sha256(data), len(data))
+
+    def check(self, data: bytes, where: str, announcer: str) -> None:
+        """Raise InvalidModelError unless these are the bytes; announcer is the description's name."""
+        if len(data) != self.size:
+            fact = "truncated" if len(data) < self.size else "too long"
+            raise InvalidModelError(f"{where}: {fact}: {len(data)} bytes, but {announcer} announces {self.size}")
+        if (found := sha256(data)) != self.sha256:
+            raise InvalidModelError(f"{where}: damaged or replaced: sha256 is {found}, but {announcer} announces {self.sha256}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from dreamgym.agents.agent_files import read_kind, write_config
+from dreamgym.agents.agent_files import read_kind
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import LinearController, LinearControllerConfig
 from dreamgym.dreams.rollouts import DreamRollouts
@@ -25,6 +25,7 @@ from dreamgym.evaluation.comparison import judging_dream
 from dreamgym.evaluation.controls import open_loop_baselines
 from dreamgym.evaluation.policies import SWEEP_PERIODS
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
+from dreamgym.formats.codec import encode
 from dreamgym.models.mdn_rnn import MDNRNN
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import DreamableModel
@@ -185,7 +186,7 @@ class _Records:
 
     def __init__(self, folder: Path, model: WorldModel, config: StudyConfig) -> None:
         self.folder, self.spec = folder, model.spec
-        asked = {name: value for name, value in write_config(config).items() if name not in ("generations", "episodes")}
+        asked = {name: value for name, value in encode(config).items() if name not in ("generations", "episodes")}
         ours = json.loads(json.dumps({"model": _fingerprint(model), **asked}))
         settings = folder / "settings.json"
         if not settings.exists():

@@ -180,7 +180,7 @@ def test_files_of_another_worlds_controller_are_refused(tmp_path):
     [
         (lambda content: content["config"].update(inputs=[[0, 9]]), "does not fit"),
         (lambda content: content["config"].update(inputs=[[0, 1, 2]]), r"inputs\[0\]"),
-        (lambda content: content["config"].update(inputs=[["a", 1]]), r"inputs\[0\]\[0\] is 'a'"),
+        (lambda content: content["config"].update(inputs=[["a", 1]]), r"inputs\[0\]\[0\]' is 'a'"),
         (lambda content: content["config"].update(inputs=7), "expected a list"),
         (lambda content: content["config"].update(inputs=[[3, 1]]), "out of range"),
         (lambda content: content["config"].update(hidden=10**9), "out of range"),

@@ -551,7 +551,7 @@ def test_a_folder_without_a_planner_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    sizes = ({"horizon": 0}, {"candidates": 10**9}, {"elites": 2000})
+    sizes = ({"horizon": 0}, {"candidates": 10**9}, {"elites": 2000}, {"candidates": 10**6, "horizon": 11})
     for wrong in (*sizes, {"discount": 1.5}, {"futures": "none"}, {"init_std": 0.0}, {"class_smoothing": 1.0}):
         with pytest.raises(ValueError):
             CEMConfig(**wrong)  # type: ignore[arg-type]
