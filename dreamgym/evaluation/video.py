@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 
 from dreamgym.dreams.drawing import enlarge, frame
 from dreamgym.errors import require
-from dreamgym.structs import Policy, map_obs
+from dreamgym.evaluation.comparison import awake_env
+from dreamgym.evaluation.returns import REPORT_SEEDS_FROM
+from dreamgym.structs import DreamableModel, Policy, map_obs
 
-__all__ = ["Film", "compose", "film", "write_video"]
+__all__ = ["Film", "compose", "film", "film_replay", "write_video"]
 
 LABEL_HEIGHT = 16
 OPEN_LOOP_AFTER = 5  # rows the open-loop dream may see before it is on its own, as in `open_loop_errors`
+REPLAY = "replay.mp4"  # the name that the Hub plays on a model's page
+REPLAY_BYTES = 10 * 1024**2
+FASTEST = 8e6  # bits per second that a film is given at most, be it ever so short
+KEPT_FREE = 0.2  # share of the bytes: containers and the encoder's rate control want some
 Frame = NDArray[np.uint8]
 
 
@@ -43,12 +49,15 @@ def film(
     size: int = 384,
     open_loop: bool = False,
     deterministic: bool = True,
+    max_bytes: int | None = None,
 ) -> Film:
     """Film one episode: the real frame, below it the model's reconstruction and, if asked, the dream that ran on unseeing.
 
     awake_env is a `LatentObservation` whose env renders "rgb_array". Reconstructions are at least `size` pixels wide. The open-loop
-    dream sees the first 5 rows, then only the agent's actions, with mean noise. Writes h264 (.mp4) or a .gif.
-    Raises ValueError without render mode or for a model that cannot decode, MissingDependencyError without the extra `viz`.
+    dream sees the first 5 rows, then only the agent's actions, with mean noise. Writes h264 (.mp4) or a .gif. max_bytes makes an .mp4
+    coarser where it would grow beyond.
+    Raises ValueError without render mode, for a model that cannot decode, or for a film that does not fit into max_bytes even so,
+    MissingDependencyError without the extra `viz`.
     """
     if awake_env.render_mode != "rgb_array":
         raise ValueError(f"render_mode is {awake_env.render_mode!r}; make the real env with render_mode='rgb_array'.")
@@ -56,8 +65,37 @@ def film(
     if not hasattr(model, "decode"):
         raise ValueError("this model has no decode, so it has nothing to show; film needs one.")
     scene = _Scene(agent, awake_env, model, size, open_loop, deterministic)
-    write_video(path, scene.frames(seed, max_steps), fps=model.spec.fps)
+    seconds = (1 + (max_steps or model.spec.max_episode_steps)) / model.spec.fps
+    rate = None if max_bytes is None else min(FASTEST, 8 * max_bytes * (1 - KEPT_FREE) / (seconds + 1))
+    write_video(path, scene.frames(seed, max_steps), fps=model.spec.fps, bits_per_second=rate)
+    if max_bytes is not None and (size := Path(path).stat().st_size) > max_bytes:
+        Path(path).unlink()
+        raise ValueError(
+            f"a film of {scene.steps} steps takes {size} bytes, more than {max_bytes}; pass fewer max_steps or a smaller size."
+        )
     return Film(Path(path), scene.steps, scene.reward)
+
+
+def film_replay(
+    agent: Policy,
+    model: DreamableModel,
+    folder: str | Path,
+    *,
+    seed: int = REPORT_SEEDS_FROM,
+    max_steps: int | None = None,
+    size: int = 384,
+) -> Film:
+    """Write the replay.mp4 that belongs beside a model's card: reality, what the model sees of it, and the dream that runs on unseeing.
+
+    One episode of `agent`, who acts on the model's latents, in the real env of the model's Spec; at most 10 MB of h264 in yuv420p.
+    Raises as `film`.
+    """
+    env = awake_env(model, render_mode="rgb_array")
+    try:
+        path = Path(folder) / REPLAY
+        return film(agent, env, path, seed=seed, max_steps=max_steps, size=size, open_loop=True, max_bytes=REPLAY_BYTES)
+    finally:
+        env.close()
 
 
 class _Scene:
@@ -137,10 +175,11 @@ def compose(panels: Sequence[tuple[str, Frame]], caption: str = "") -> Frame:
     return np.asarray(canvas)
 
 
-def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float) -> int:
+def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, bits_per_second: float | None = None) -> int:
     """Write frames [Y,X,3] uint8 of equal, even size; the suffix decides: .gif, else h264 in yuv420p, which browsers play.
 
-    Returns the number of frames. Raises ValueError without any, MissingDependencyError without the extra `viz`.
+    bits_per_second bounds the h264, averaged over a second. Returns the number of frames. Raises ValueError without any,
+    MissingDependencyError without the extra `viz`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +191,9 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float) -> int
         return _write_gif(path, chain([first], rest), fps)
     encoder = require("imageio_ffmpeg", extra="viz", purpose="writing mp4")
     size = (first.shape[1], first.shape[0])
-    writer = encoder.write_frames(str(path), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=6)
+    bounds = [] if bits_per_second is None else ["-maxrate", f"{bits_per_second:.0f}", "-bufsize", f"{bits_per_second:.0f}"]
+    options = {"codec": "libx264", "pix_fmt_out": "yuv420p", "macro_block_size": 2, "quality": 6, "output_params": bounds}
+    writer = encoder.write_frames(str(path), size, fps=fps, **options)
     writer.send(None)
     count = 0
     try:

@@ -15,7 +15,7 @@ from dreamgym.dreams.env import DreamEnv
 from dreamgym.evaluation.comparison import awake_env
 from dreamgym.evaluation.player import film_dream, has_display, keyboard, play_by_hand
 from dreamgym.evaluation.policies import constant_policies
-from dreamgym.evaluation.video import compose, film, write_video
+from dreamgym.evaluation.video import REPLAY_BYTES, compose, film, film_replay, write_video
 from tests.evaluation.line import ACTION, ENV_ID, LineModel, register
 
 encoder = pytest.importorskip("imageio_ffmpeg")
@@ -90,6 +90,34 @@ def test_a_film_needs_a_render_mode_and_the_extra(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     with pytest.raises(errors.MissingDependencyError, match=r"dreamgym\[viz\]"):
         write_video(tmp_path / "film.mp4", [np.zeros((2, 2, 3), np.uint8)], fps=1)
+
+
+def test_a_replay_is_small_h264_of_even_size_with_reality_above_the_dream(tmp_path: Path) -> None:
+    filmed = film_replay(constant_policies(ACTION)["always 2"], LineModel(), tmp_path / "model", size=64)
+    assert filmed.path == tmp_path / "model" / "replay.mp4" and filmed.steps == 5
+    found = facts(filmed.path)
+    assert (found["codec"], found["size"][0] % 2, found["size"][1] % 2) == ("h264", 0, 0)
+    assert found["pix_fmt"].startswith("yuv420p")
+    assert found["size"][1] > 2 * 64  # three panels
+    assert filmed.path.stat().st_size <= REPLAY_BYTES
+
+
+def test_a_bound_on_bits_is_kept_by_frames_that_cannot_be_compressed(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    noise = [generator.integers(0, 256, (128, 128, 3), np.uint8) for _ in range(40)]
+    sizes = []
+    for rate in (None, 100_000.0):
+        write_video(tmp_path / "film.mp4", noise, fps=10, bits_per_second=rate)
+        sizes.append((tmp_path / "film.mp4").stat().st_size)
+    assert sizes[0] > 2 * sizes[1]
+    assert sizes[1] <= 100_000 / 8 * 5  # four seconds, and one of buffer
+
+
+def test_a_film_that_cannot_be_made_small_enough_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    env = awake_env(LineModel(), render_mode="rgb_array")
+    with pytest.raises(ValueError, match="more than 10; pass fewer max_steps"):
+        film(constant_policies(ACTION)["always 0"], env, tmp_path / "film.mp4", seed=0, size=64, max_bytes=10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_film_of_a_dream_goes_on_over_episodes(tmp_path: Path) -> None:
