@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -60,8 +61,8 @@ def read_arrays(data: bytes, wanted: Mapping[str, ArrayType], where: str) -> dic
             return {name: _read_member(archive, members[name], kind, f"{where}: array {quote(name)}") for name, kind in wanted.items()}
     except InvalidModelError:
         raise
-    # zipfile and numpy raise all of these on archives and headers that make no sense; RuntimeError is an encrypted member.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError) as error:
+    # zipfile raises all of these on archives that make no sense.
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, LookupError, RuntimeError) as error:
         raise InvalidModelError(f"{where}: not a consistent .npz archive ({escape(str(error))})") from error
 
 
@@ -87,9 +88,7 @@ def _checked_members(found: list[zipfile.ZipInfo], wanted: Mapping[str, ArrayTyp
     for name, member in members.items():
         nbytes = wanted[name].nbytes
         if not nbytes < member.file_size <= nbytes + _MAX_HEADER:
-            raise InvalidModelError(
-                f"{where}: array {quote(name)} would expand to {member.file_size} bytes; expected {nbytes} and a header"
-            )
+            raise InvalidModelError(f"{where}: array {quote(name)} expands to {member.file_size} bytes; expected {nbytes} and a header")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
             raise InvalidModelError(f"{where}: array {quote(name)} is encrypted or compressed in another way than deflate")
     return members
@@ -107,10 +106,15 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wanted: Arra
 
 
 def _check_header(stream: IO[bytes], wanted: ArrayType, where: str) -> None:
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise InvalidModelError(f"{where} has the .npy version {version}; expected 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f".npy version {version}; expected 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
+    except (zipfile.BadZipFile, zlib.error):
+        raise
+    except Exception as error:  # the header is Python text, and numpy lets through what tokenize and ast make of it
+        raise InvalidModelError(f"{where} has no header that makes sense ({escape(str(error))})") from error
     if dtype.hasobject:
         raise InvalidModelError(f"{where} holds pickled objects, which dreamgym does not load")
     if dtype != wanted.dtype or shape != wanted.shape or (fortran and len(shape) > 1):

@@ -27,7 +27,7 @@ from dreamgym.formats.codec import encode
 from dreamgym.formats.files import FileSet, Fingerprint
 from dreamgym.formats.strict_json import loads
 from dreamgym.hub.client import Access, Pushed, Repo, Snapshot, fetch, parse_repo, refetch, upload
-from dreamgym.hub.rollout_meta import MAX_META, META, RolloutMeta, Shard, data_errors, parse_meta, shard_name, write_meta
+from dreamgym.hub.rollout_meta import MAX_META, MAX_SHARDS, META, RolloutMeta, Shard, data_errors, parse_meta, shard_name, write_meta
 from dreamgym.hub.rollout_statistics import rollout_statistics
 from dreamgym.structs import Observation, Spec
 
@@ -134,6 +134,7 @@ def push_dataset_to_hub(
             token=token,
             revision=repo.revision,
             tag=tag,
+            remove=[shard_name(number) for number in range(len(meta.shards), MAX_SHARDS)],  # those of a larger dataset before
             message=message or f"{meta.episodes} episodes, {meta.steps} steps, by dreamgym",
         )
 

@@ -10,22 +10,23 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from dreamgym.data.replay import Replay
 from dreamgym.errors import InvalidDataError, InvalidModelError
 from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import Fingerprint
 from dreamgym.formats.spaces import check_keys
-from dreamgym.formats.strict_json import Place, dumps, loads, quote
+from dreamgym.formats.strict_json import Place, dumps, escape, loads, quote
 from dreamgym.structs import Spec
 
-__all__ = ["MAX_META", "MAX_SHARD", "META", "RolloutMeta", "Shard", "data_errors", "parse_meta", "shard_name", "write_meta"]
+__all__ = ["MAX_META", "MAX_SHARDS", "META", "RolloutMeta", "Shard", "data_errors", "parse_meta", "shard_name", "write_meta"]
 
 FORMAT = "dreamgym-rollouts"
 FORMAT_VERSION = 1  # to raise with every new key here and every new field of Spec, with an upgrade as in hub/upgrades.py
 META = "meta.json"
 MAX_META = 1024**2  # bytes
-MAX_SHARD = 1024**3  # bytes of a shard as it lies on disk
+_MAX_SHARD = 1024**3  # bytes of a shard as it lies on disk
 MAX_SHARDS = 1024
 _MAX_POLICIES = 1024
 _MAX_NAME = 200
@@ -41,8 +42,8 @@ class Shard:
     rows: int  # one more than steps for each episode
 
     def __post_init__(self) -> None:
-        if self.fingerprint.size > MAX_SHARD:
-            raise ValueError(f"size is {self.size}; expected 1 to {MAX_SHARD} bytes")
+        if self.fingerprint.size > _MAX_SHARD:
+            raise ValueError(f"size is {self.size}; expected 1 to {_MAX_SHARD} bytes")
         if self.episodes < 1 or self.rows < 2 * self.episodes:
             raise ValueError(f"{self.episodes} episodes of {self.rows} rows; expected at least one, of at least two rows each")
 
@@ -138,7 +139,8 @@ def _decode(value: dict[str, Any], top: Place) -> RolloutMeta:
         raise top.key("shards").error(f"is {quote(shards)}; expected a list of 1 to {MAX_SHARDS}")
     spec = decode_at(Spec, value["spec"], top.key("spec"))
     try:
-        Replay(spec)  # spaces that no replay can hold
+        Replay(spec)  # spaces that no replay can hold, actions that no model could take
+        spec.to_model_action(spec.to_env_action(torch.zeros(spec.action_size)))
         return RolloutMeta(
             spec=spec,
             policies=decode_at(tuple[str, ...], value["policies"], top.key("policies")),
@@ -150,7 +152,7 @@ def _decode(value: dict[str, Any], top: Place) -> RolloutMeta:
     except InvalidModelError:
         raise
     except (TypeError, ValueError) as error:
-        raise top.error(f"is out of range: {quote(str(error))}") from error
+        raise top.error(f"is out of range: {escape(str(error))}") from error
 
 
 def _check_format(value: dict[str, Any], where: str) -> None:
