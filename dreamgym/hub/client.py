@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import multiprocessing
 import os
-import queue
-import re
-import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -23,77 +21,17 @@ from typing import Any, NoReturn, TypeVar
 from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError, ModelNotFoundError, require
 from dreamgym.formats.strict_json import escape, quote
 from dreamgym.hub.failures import Asked, in_our_words, is_passing, kinds, offline, scrubbed_logs
+from dreamgym.hub.questions import PATIENCE, asked_of, user_of, within
+from dreamgym.hub.repository import Access, Pushed, Repo, Snapshot, is_commit, is_revision, parse_repo
 
 __all__ = ["Access", "Pushed", "Repo", "Snapshot", "fetch", "parse_repo", "refetch", "upload"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("dreamgym.hub")
-_PATIENCE = 10.0  # seconds for one question; with one repetition of what failed fast, every failure ends within 15
-_FAST = 3.0
-_COMMIT = re.compile("[0-9a-f]{40}")
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-_REPO = re.compile(f"{_PART}/{_PART}")
-_REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}")
+_FAST = 3.0  # seconds
+_WORKERS_START_WITHIN = 600.0  # seconds
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
-
-
-@dataclass(frozen=True)
-class Access:
-    """How to reach the Hub: token None means HF_TOKEN or what `hf auth login` stored; cache_dir None the Hugging Face cache."""
-
-    token: str | None = field(default=None, repr=False)
-    cache_dir: str | os.PathLike[str] | None = None
-    local_files_only: bool = False
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A repository's name, and a branch, tag or commit of it; None: the main branch."""
-
-    repo_id: str
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Files of one commit in the cache: name -> a plain file, links already resolved. What they hold has not been checked."""
-
-    repo_id: str
-    commit: str
-    files: dict[str, Path]
-    repo_type: str = "model"
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """What an upload made: the commit, and the page of the repository."""
-
-    repo_id: str
-    commit: str
-    url: str
-
-
-def parse_repo(text: str, revision: str | None = None) -> Repo:
-    """Read "user/repo" or "user/repo@revision"; no request is made. Raises ValueError that shows the right form."""
-    if not isinstance(text, str):
-        raise ValueError(f"the repository is {quote(text)}; expected text like user/repo or user/repo@revision.")
-    repo_id, at, written = text.partition("@")
-    if len(repo_id) > 96 or not _REPO.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
-        raise ValueError(f"{quote(text)} does not name a repository on the Hub; expected user/repo or user/repo@revision.")
-    if at and revision is not None and revision != written:
-        raise ValueError(f"{quote(text)} names a revision and revision={quote(revision)} another; give one of them.")
-    revision = written if at else revision
-    if revision is not None and not _is_revision(revision):
-        raise ValueError(f"revision {quote(revision)} is not a name; expected a branch, a tag or a commit of 40 hexadecimal digits.")
-    return Repo(repo_id, revision)
-
-
-def _is_revision(revision: Any) -> bool:
-    """The client joins it to a path in the cache, so it must not lead out of there."""
-    if not isinstance(revision, str) or not _REVISION.fullmatch(revision):
-        return False
-    return all(part not in ("", ".", "..") and not part.endswith(".lock") for part in revision.split("/"))
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------------------
@@ -109,7 +47,7 @@ def fetch(repo: Repo, names: Mapping[str, int], access: Access, *, repo_type: st
     impossible names; within 15 s unless a file is on its way.
     """
     door = _Door(repo, access, repo_type, what or f"dreamgym {repo_type}")
-    if repo.revision is not None and _COMMIT.fullmatch(repo.revision):
+    if is_commit(repo.revision):
         found = door.cached(names, repo.revision)
         if found is not None:
             return found
@@ -120,7 +58,7 @@ def fetch(repo: Repo, names: Mapping[str, int], access: Access, *, repo_type: st
             raise offline(door.asked, closed)
         return found
     try:
-        return door.download(names)
+        return door.just_resolved(names) or door.download(names)
     except HubUnreachableError as error:
         found = door.cached(names)
         if found is None:
@@ -144,12 +82,10 @@ class _Door:
     """One repository, seen with one kind of access."""
 
     def __init__(self, repo: Repo, access: Access, repo_type: str, what: str) -> None:
-        if not _REPO.fullmatch(repo.repo_id) or not (repo.revision is None or _is_revision(repo.revision)):
-            raise ValueError(f"{quote(repo)} does not name a repository; parse_repo makes one.")
         self.hub = _client(f"loading '{repo.repo_id}' from the Hub")
         self.repo, self.access, self.repo_type, self.what = repo, access, repo_type, what
-        self.asked = _asked(self.hub, repo, access, repo_type)
-        self.commit: str | None = repo.revision if repo.revision and _COMMIT.fullmatch(repo.revision) else None
+        self.asked = asked_of(self.hub, repo, access, repo_type)
+        self.commit: str | None = repo.revision if is_commit(repo.revision) else None
         self.listing: Any = None
 
     # What every call of the client is told.
@@ -212,7 +148,7 @@ class _Door:
         """The commit that the revision means now."""
         if self.commit is None:
             self.listing = self._ask(self._info)
-            if not isinstance(self.listing.sha, str) or not _COMMIT.fullmatch(self.listing.sha):
+            if not is_commit(self.listing.sha):
                 raise HubUnreachableError(f"{self.asked.endpoint} did not answer like a Hugging Face Hub: it names no commit")
             self.commit = self.listing.sha
             if self.repo.revision is None:
@@ -224,7 +160,7 @@ class _Door:
         commit = self.resolve()
         url = self.hub.hf_hub_url(**self._named, filename=name, revision=commit)
         try:
-            found = self._ask(lambda: self.hub.get_hf_file_metadata(url, timeout=_PATIENCE, **self._us))
+            found = self._ask(lambda: self.hub.get_hf_file_metadata(url, timeout=PATIENCE, **self._us))
         except _FileMissing as error:
             raise self._absent(name) from error.__cause__
         if found.commit_hash is None or found.etag is None:
@@ -255,14 +191,14 @@ class _Door:
     def _info(self) -> Any:
         api = self.hub.HfApi(**self._us)
         info = api.model_info if self.repo_type == "model" else api.dataset_info
-        return info(self.repo.repo_id, revision=self.repo.revision, timeout=_PATIENCE)
+        return info(self.repo.repo_id, revision=self.repo.revision, timeout=PATIENCE)
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Put one question, twice if it failed fast for a passing reason. Raises our errors."""
         for attempt in (1, 2):
             started = time.monotonic()
             try:
-                return _within(_PATIENCE, question)
+                return within(PATIENCE, question)
             except Exception as error:
                 if attempt == 1 and is_passing(error) and time.monotonic() - started < _FAST:
                     continue
@@ -280,7 +216,7 @@ class _Door:
     def _revisions(self) -> str:
         """Names that would have worked, if the Hub tells them."""
         try:
-            refs = _within(_PATIENCE / 4, lambda: self.hub.HfApi(**self._us).list_repo_refs(**self._named))
+            refs = within(PATIENCE / 4, lambda: self.hub.HfApi(**self._us).list_repo_refs(**self._named))
             names = [escape(ref.name) for ref in [*refs.branches, *refs.tags]]
         except Exception:
             return ""
@@ -290,7 +226,7 @@ class _Door:
         """What the repository holds instead of a file that we need."""
         if self.listing is None:
             try:
-                self.listing = _within(_PATIENCE / 4, self._info)
+                self.listing = within(PATIENCE / 4, self._info)
             except Exception:
                 self.listing = None
         there = [sibling.rfilename for sibling in getattr(self.listing, "siblings", None) or []]
@@ -309,22 +245,33 @@ class _Door:
                 raise _too_large(f"{self.repo.repo_id}/{name}", path.stat().st_size, names[name])
         return Snapshot(self.repo.repo_id, commit, files, self.repo_type)
 
-    def _remember(self, commit: str) -> None:
-        """Note in the cache, as the client does when it is given a branch, what the revision meant, for when the Hub is out of reach."""
-        revision = self.repo.revision or "main"
+    # What a revision meant, as the client notes it in the cache when it is given a branch: for when the Hub is out of reach.
+
+    @property
+    def _note(self) -> Path:
         folder = f"{self.repo_type}s--{self.repo.repo_id.replace('/', '--')}"
-        note = Path(self.cache, folder, "refs", revision)
-        if revision == commit:
+        return Path(self.cache, folder, "refs", self.repo.revision or "main")
+
+    def just_resolved(self, names: Mapping[str, int]) -> Snapshot | None:
+        """What the main process has found out a moment ago, for its workers: eight of them need not ask eight times."""
+        if multiprocessing.parent_process() is None:
+            return None
+        try:
+            fresh = time.time() - self._note.stat().st_mtime < _WORKERS_START_WITHIN
+        except OSError:
+            return None
+        return self.cached(names) if fresh else None
+
+    def _remember(self, commit: str) -> None:
+        if self.repo.revision == commit:
             return
         try:
-            if note.is_file() and note.read_text() == commit:
-                return
-            note.parent.mkdir(parents=True, exist_ok=True)
-            fresh = note.with_name(f"{note.name}.{os.getpid()}.tmp")
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._note.with_name(f"{self._note.name}.{os.getpid()}.tmp")
             fresh.write_text(commit)
-            os.replace(fresh, note)
+            os.replace(fresh, self._note)
         except OSError:  # a cache that cannot be written still serves
-            _log.debug("could not note that %s of %s is %s", revision, self.repo.repo_id, commit)
+            _log.debug("could not note which commit of %s is %s", self.repo.repo_id, commit)
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------------------
@@ -350,73 +297,61 @@ def upload(
     ModelAccessError, HubUnreachableError, ModelLoadError if somebody else pushed meanwhile.
     """
     repo = parse_repo(repo_id, revision)
-    if repo.revision is not None and _COMMIT.fullmatch(repo.revision):
+    if is_commit(repo.revision):
         raise ValueError(f"revision {quote(repo.revision)} is a commit, which cannot be added to; expected a branch.")
-    if tag is not None and not _is_revision(tag):
+    if tag is not None and not is_revision(tag):
         raise ValueError(f"tag {quote(tag)} is not a name; expected letters, digits and ._-/.")
-    hub = _client(f"pushing to '{repo.repo_id}'")
-    asked = _asked(hub, repo, Access(token), repo_type, doing="uploading")
-    if hub.constants.HF_HUB_OFFLINE:
-        raise offline(asked, "HF_HUB_OFFLINE=1")
-    api = hub.HfApi(token=token, library_name="dreamgym", library_version=importlib.metadata.version("dreamgym"))
-    named = {"repo_id": repo.repo_id, "repo_type": repo_type}
+    target = _Target(repo, repo_type, token)
     try:
-        return _push(hub, api, named, repo, files, remove, private=private, tag=tag, message=message, page=asked.page)
-    except (ModelLoadError, ValueError, KeyboardInterrupt) as error:
-        if "HFValidationError" in kinds(error) or _is_http(error):
-            raise in_our_words(error, asked) from error
-        raise
+        head, there = target.prepare(private, tag)
+        commit = target.commit(files, [name for name in remove if name in there and name not in files], message, head)
+        if tag is not None:
+            within(PATIENCE, lambda: target.api.create_tag(**target.named, tag=tag, revision=commit))
     except Exception as error:
-        asked = replace(asked, user=_user(api)) if _is_http(error) else asked
-        raise in_our_words(error, asked) from error
+        if isinstance(error, ValueError) and "JSONDecodeError" not in kinds(error) and not hasattr(error, "response"):
+            raise  # ours, or of files that cannot be shared
+        raise in_our_words(error, target.described(error)) from error
+    return Pushed(repo.repo_id, commit, target.asked.page)
 
 
-def _push(
-    hub: Any,
-    api: Any,
-    named: dict[str, str],
-    repo: Repo,
-    files: Mapping[str, bytes | Path],
-    remove: Collection[str],
-    *,
-    private: bool | None,
-    tag: str | None,
-    message: str,
-    page: str,
-) -> Pushed:
-    branch = repo.revision or "main"
-    _within(_PATIENCE, lambda: api.create_repo(**named, private=private, exist_ok=True))
-    if private and not _within(_PATIENCE, lambda: api.repo_info(**named, timeout=_PATIENCE)).private:
-        raise ValueError(f"{page} is public, so private=True cannot be kept; make it private there, or push to another name.")
-    refs = _within(_PATIENCE, lambda: api.list_repo_refs(**named))
-    if tag is not None and tag in {ref.name for ref in refs.tags}:
-        raise ValueError(f"{page} has the tag {quote(tag)} already, and people rely on what it means; choose another.")
-    if branch not in {ref.name for ref in refs.branches}:
-        _within(_PATIENCE, lambda: api.create_branch(**named, branch=branch, exist_ok=True))
-    head = _within(_PATIENCE, lambda: api.repo_info(**named, revision=branch, timeout=_PATIENCE))
-    there = {sibling.rfilename for sibling in head.siblings or []}
-    changes = [hub.CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()]
-    changes += [hub.CommitOperationDelete(name) for name in remove if name in there and name not in files]
-    with scrubbed_logs():
-        made = api.create_commit(**named, operations=changes, commit_message=message, revision=branch, parent_commit=head.sha)
-    if tag is not None:
-        _within(_PATIENCE, lambda: api.create_tag(**named, tag=tag, revision=made.oid))
-    return Pushed(repo.repo_id, made.oid, page)
+class _Target:
+    """A branch of a repository that something is pushed to."""
 
+    def __init__(self, repo: Repo, repo_type: str, token: str | None) -> None:
+        self.hub = _client(f"pushing to '{repo.repo_id}'")
+        self.asked = asked_of(self.hub, repo, Access(token), repo_type, doing="uploading")
+        if self.hub.constants.HF_HUB_OFFLINE:
+            raise offline(self.asked, "HF_HUB_OFFLINE=1")
+        self.api = self.hub.HfApi(token=token, library_name="dreamgym", library_version=importlib.metadata.version("dreamgym"))
+        self.named = {"repo_id": repo.repo_id, "repo_type": repo_type}
+        self.branch = repo.revision or "main"
 
-def _is_http(error: BaseException) -> bool:
-    return getattr(error, "response", None) is not None
+    def prepare(self, private: bool | None, tag: str | None) -> tuple[str, set[str]]:
+        """See that repository and branch are there, and as wanted; the branch's commit, and the names in it."""
+        page = self.asked.page
+        within(PATIENCE, lambda: self.api.create_repo(**self.named, private=private, exist_ok=True))
+        if private and not within(PATIENCE, lambda: self.api.repo_info(**self.named, timeout=PATIENCE)).private:
+            raise ValueError(f"{page} is public, so private=True cannot be kept; make it private there, or push to another name.")
+        refs = within(PATIENCE, lambda: self.api.list_repo_refs(**self.named))
+        if tag is not None and tag in {ref.name for ref in refs.tags}:
+            raise ValueError(f"{page} has the tag {quote(tag)} already, and people rely on what it means; choose another.")
+        if self.branch not in {ref.name for ref in refs.branches}:
+            within(PATIENCE, lambda: self.api.create_branch(**self.named, branch=self.branch, exist_ok=True))
+        head = within(PATIENCE, lambda: self.api.repo_info(**self.named, revision=self.branch, timeout=PATIENCE))
+        return head.sha, {sibling.rfilename for sibling in head.siblings or []}
 
+    def commit(self, files: Mapping[str, bytes | Path], stale: Collection[str], message: str, head: str) -> str:
+        """Everything as one commit on top of `head`, or nothing."""
+        changes = [self.hub.CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()]
+        changes += [self.hub.CommitOperationDelete(name) for name in stale]
+        options = {"commit_message": message, "revision": self.branch, "parent_commit": head}
+        with scrubbed_logs():
+            commit: str = self.api.create_commit(**self.named, operations=changes, **options).oid
+        return commit
 
-def _user(api: Any) -> str | None:
-    """Whose token it is, for a message; whoever cannot be asked is not named."""
-    try:
-        return escape(str(_within(_PATIENCE / 4, api.whoami)["name"]))
-    except Exception:
-        return None
-
-
-# ---- asking -----------------------------------------------------------------------------------------------------------------
+    def described(self, error: Exception) -> Asked:
+        """For the message: whose token the Hub refused."""
+        return replace(self.asked, user=user_of(self.api)) if hasattr(error, "response") else self.asked
 
 
 class _FileMissing(Exception):
@@ -427,30 +362,6 @@ def _client(purpose: str) -> Any:
     """huggingface_hub, with its settings as an attribute. Raises MissingDependencyError."""
     require("huggingface_hub.constants", extra="hub", purpose=purpose)
     return require("huggingface_hub", extra="hub", purpose=purpose)
-
-
-def _asked(hub: Any, repo: Repo, access: Access, repo_type: str, doing: str = "asking") -> Asked:
-    chosen = access.cache_dir if access.cache_dir is not None else hub.constants.HF_HUB_CACHE
-    return Asked(
-        repo.repo_id,
-        repo.revision,
-        repo_type,
-        endpoint=re.sub(r"//[^/@]*@", "//", str(hub.constants.ENDPOINT)).partition("?")[0].rstrip("/"),
-        token=_token_in_use(hub, access.token),
-        cache=escape(str(chosen)),
-        doing=doing,
-    )
-
-
-def _token_in_use(hub: Any, given: str | None) -> str | None:
-    """Which token is sent, never what it is."""
-    if given:
-        return "passed as token="
-    if given is False or hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
-        return None
-    if os.environ.get("HF_TOKEN", "").strip() or os.environ.get("HUGGING_FACE_HUB_TOKEN", "").strip():
-        return "HF_TOKEN"
-    return "stored by hf auth login" if hub.get_token() else None
 
 
 def _commit_of(path: Path, name: str) -> str:
@@ -464,24 +375,3 @@ def _readable(size: int) -> str:
 
 def _too_large(where: str, size: int, limit: int) -> InvalidModelError:
     return InvalidModelError(f"{where}: {size} bytes; the limit is {limit}")
-
-
-def _within(seconds: float, question: Callable[[], T]) -> T:
-    """Ask in a thread of its own and wait no longer: the client counts each wait alone, and looking up a name has no limit at all."""
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            with scrubbed_logs():
-                answers.put((question(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=ask, name="dreamgym-hub", daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
