@@ -1,9 +1,9 @@
 """Make a bundled model: fit it, store it, train a policy only inside it, measure both, and keep the command and the log beside it.
 
-    python benchmarks/pretrain.py Pendulum
-    python benchmarks/pretrain.py CartPole
-    python benchmarks/pretrain.py CarRacing --run runs/car-racing-1
-    python benchmarks/pretrain.py CartPoleSwingup --run runs/gate-dreamer-v3-dm_control-cartpole-swingup-v0-0
+    python -m benchmarks.pretrain Pendulum
+    python -m benchmarks.pretrain CartPole
+    python -m benchmarks.pretrain CarRacing --run runs/car-racing-1
+    python -m benchmarks.pretrain CartPoleSwingup --run runs/gate-dreamer-v3-dm_control-cartpole-swingup-v0-0
 
 A run folder given with --run is used as it is (resumed if unfinished); otherwise the model is fitted from nothing with the preset below.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cards import PRETRAINED, write_card
 from dreamgym.agents.belief import BeliefPolicy
 from dreamgym.data import Replay, collect
 from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
@@ -34,7 +35,6 @@ from dreamgym.training.logger import MetricsLog
 from dreamgym.training.loop import fit
 from dreamgym.training.presets import PRESETS
 
-PRETRAINED = Path(bundle.__file__).resolve().parent.parent / "pretrained"
 WINDOW = 56  # rows: 5 of context and 50 of open loop, and one to spare
 FRESH_SEED = 2_000_000  # of the episodes that the errors are measured on, beside the held-out random ones
 
@@ -73,7 +73,12 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
     env_steps = run.metrics["env_steps"]
     if recipe.hardening is not None:
         env_steps += _harden(run.model, folder, recipe.hardening, recipe, seed)
-    source = {"env_id": recipe.env_id, "preset": recipe.preset, "seed": seed, "command": " ".join(["python", *sys.argv])}
+    source = {
+        "env_id": recipe.env_id,
+        "preset": recipe.preset,
+        "seed": seed,
+        "command": " ".join(["python -m benchmarks.pretrain", *sys.argv[1:]]),
+    }
     bundle.save(run.model, target, source=source, dtype=recipe.dtype)
     model = bundle.load_bundled(name)  # what is measured is what is shipped
     learned = learn_in_dream(model, steps=recipe.dream_steps, seed=seed, **recipe.ppo)
@@ -93,8 +98,7 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
     logs = [folder / "metrics.jsonl", *(folder / "hardened").glob("metrics.jsonl")]
     (target / "training_log.jsonl").write_text("".join(path.read_text() for path in logs))
     (target / "training.json").write_text(json.dumps({**source, **json.loads((folder / "config.json").read_text())}, indent=1) + "\n")
-    (target / "README.md").write_text(_card(name, model, fidelity))
-    print((target / "README.md").read_text())
+    print(write_card(name).read_text())
 
 
 def _harden(model: Any, folder: Path, settings: Hardening, recipe: Recipe, seed: int) -> int:
@@ -140,33 +144,6 @@ def _unseen(model: Any, agent: Any, held_out: Replay, episodes: int) -> Sequence
         if row + WINDOW <= len(replay)
     ]
     return SequenceBatch.cat(windows)
-
-
-def _card(name: str, model: Any, fidelity: dict[str, Any]) -> str:
-    """A short README for the folder; every number comes from fidelity.json."""
-    policy, fixed = fidelity["policy"], fidelity["fixed_policies"]
-
-    def line(label: str, returns: dict[str, Any]) -> str:
-        return f"| {label} | {returns['mean']:.1f} ± {returns['std']:.1f} | {returns['median']:.1f} | {returns['n']} |"
-
-    rows = [line(f"{blind}, awake", returns) for blind, returns in policy["baselines"].items()]
-    rows += [line("PPO trained only in this dream, awake", policy["awake"]), line("the same PPO, in the dream", policy["dream"])]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return "\n".join(
-        [
-            f"# dreamgym/Dream-{name}-v0",
-            "",
-            f"Dreams of {model.spec.env_id}, learned from {fidelity['data']['env_steps']:,} real steps; {parameters:,} parameters.",
-            "",
-            "| policy | return | median | n |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"Blind policies rank in the dream as in reality with a Spearman correlation of {fixed['rank_correlation']:.2f}.",
-            "All errors are in fidelity.json, the training log in training_log.jsonl, how it was made in training.json.",
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

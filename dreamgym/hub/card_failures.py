@@ -32,8 +32,17 @@ def known_failures(fidelity: Any) -> list[str]:
     return [*_ranking(fidelity), *_promises(fidelity), *_agent(fidelity), *_lives(fidelity), *_ends(fidelity), *_drift(fidelity)]
 
 
-def unmeasured(fidelity: Any) -> list[str]:
-    """Sentences about what the file has no numbers of."""
+def unmeasured(fidelity: Any, *, of_agent: bool = False) -> list[str]:
+    """Sentences about what the file has no numbers of; of an agent's, what its score stands beside."""
+    missing = [] if of_agent else _unmeasured_dream(fidelity)
+    if number(fidelity, "policy", "awake", "mean") is None:
+        missing.append("No policy that learned in the dream was judged awake.")
+    elif not controls_of(fidelity):
+        missing.append("No controls were run (the best blind policy, an unseen twin), so no score here shows that an agent looks.")
+    return missing
+
+
+def _unmeasured_dream(fidelity: Any) -> list[str]:
     rows, missing = error_rows(fidelity), []
     if not rows:
         missing.append("Errors of prediction were not measured.")
@@ -41,10 +50,6 @@ def unmeasured(fidelity: Any) -> list[str]:
         missing.append("No row that was judged ends an episode, so whether ends are predicted is unknown.")
     if not part(fidelity, "fixed_policies", "policies"):
         missing.append("Blind policies were not compared in both worlds.")
-    if number(fidelity, "policy", "awake", "mean") is None:
-        missing.append("No policy that learned in the dream was judged awake.")
-    elif not controls_of(fidelity):
-        missing.append("No controls were run (the best blind policy, an unseen twin), so no score here shows that an agent looks.")
     return missing
 
 

@@ -140,8 +140,8 @@ def _reliability(found: dict[str, Any]) -> list[str]:
         ("predicted over real number of ends", decimal(number(found, "expected_ends"), 3)),
         ("share of the ends found", decimal(number(found, "recall"), 3)),
         ("share of harmless rows ended", decimal(number(found, "false_alarms"), 3)),
-        ("rows", integer(number(found, "n"))),
-        ("ends", integer(number(found, "ends"))),
+        ("rows judged", integer(number(found, "n"))),
+        ("real ends", integer(number(found, "ends"))),
     ]
     return _titled("Chances of an end, one step ahead:", table(("quantity", "value"), [fact for fact in facts if fact[1] is not None]))
 
@@ -234,7 +234,7 @@ def _p(controls: dict[str, Any], *keys: str) -> str:
 
 def _mean(returns: dict[str, Any]) -> str | None:
     mean, std = number(returns, "mean"), number(returns, "std")
-    return decimal(mean) if std is None else f"{decimal(mean)} ± {decimal(std, 3)}"
+    return decimal(mean) if mean is None or std is None else f"{decimal(mean)} ± {decimal(std, 3)}"
 
 
 def _share(returns: dict[str, Any], bound: float) -> str | None:

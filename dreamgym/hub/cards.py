@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dreamgym.formats.codec import encode
+from dreamgym.formats.codec import tag_of
 from dreamgym.hub.card_failures import known_failures, unmeasured
 from dreamgym.hub.card_fidelity import error_tables, fixed_policy_table, returns_table
 from dreamgym.hub.card_metadata import agent_metadata, is_repo_id, model_metadata
@@ -91,15 +91,14 @@ def agent_card(
 
 
 def _dreams(config: BundleConfig) -> list[str]:
-    spec, parts = config.spec, encode(config.model)
-    defaults = config.model.defaults
+    spec, model, defaults = config.spec, config.model, config.model.defaults
     size = sum(size for _, size in config.files.values())
     guards = [f"halted above an uncertainty of {defaults.max_uncertainty:g}"] if defaults.max_uncertainty is not None else []
     guards += ["halted outside the range of the data"] if defaults.range_guard else []
     guards += [f"reward less {defaults.uncertainty_penalty:g} × uncertainty"] if defaults.uncertainty_penalty else []
     rows = [
         *world_facts(spec),
-        ("model", ", ".join(code(parts[name]["type"]) for name in ("encoder", "core", "heads"))),
+        ("model", ", ".join(code(tag_of(type(chosen))) for chosen in (model.encoder, model.core, model.heads))),
         ("parameters", f"{_parameters(config):,}"),
         ("download", f"{size / 1e6:,.1f} MB"),
         ("a dream", f"{_horizon(defaults.horizon)}, from {_STARTS[defaults.starts]}, temperature {defaults.temperature:g}"),
@@ -152,7 +151,8 @@ def _agent_use(repo_id: str, base_model: str | None, base_revision: str | None, 
         "",
         f"model = dreamgym.WorldModel.from_pretrained({json.dumps(base_model)}{base})",
         f"agent = dreamgym.load_agent({json.dumps(repo_id)}, model, revision={json.dumps(revision or 'main')})",
-        "print(dreamgym.compare(agent, model).table())",
+        "env = dreamgym.make_env(model.spec.env_id, preprocess=model.spec.preprocess)",
+        "print(dreamgym.evaluate(dreamgym.BeliefPolicy(agent, model), env, episodes=5))",
         "```",
         *(["", told] if told else []),
     ]
@@ -186,7 +186,7 @@ def _fidelity(fidelity: dict[str, Any] | None, unit: str, *, of_agent: bool = Fa
     for name, found in parts.items():
         lines += [f"### {name}", "", *found] if found else []
     failures = [f"- {sentence}" for sentence in known_failures(fidelity)]
-    unknown = [f"- {sentence}" for sentence in ([] if of_agent else unmeasured(fidelity))]
+    unknown = [f"- {sentence}" for sentence in unmeasured(fidelity, of_agent=of_agent)]
     lines = section(title, lines or ["The file that should hold measurements holds none that can be read."])
     lines += section("Known failures", failures or ["None of the checks made from these numbers fails."])
     return lines + section("Not measured", unknown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from dreamgym.formats.strict_json import escape
 __all__ = ["code", "decimal", "integer", "number", "part", "plain", "plural", "table", "words"]
 
 _MISSING = "–"
+_LARGEST = 1e300  # beyond it sums and formats overflow
 _PROSE = 1000  # characters of one text
 _PIECE = 100  # escape cuts at 200
 # What Markdown, HTML and the Hub's additions (mathematics, mentions) would read as more than a character.
@@ -55,7 +55,7 @@ def number(value: Any, *keys: str) -> float | int | None:
     found = part(value, *keys[:-1]).get(keys[-1]) if keys else value
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         return None
-    return found if math.isfinite(found) else None
+    return found if -_LARGEST < found < _LARGEST else None  # so neither is NaN
 
 
 def words(value: Any, *keys: str) -> str | None:
