@@ -175,7 +175,7 @@ def _agent_facts(agent: dict[str, Any], spec: Spec, base_model: str | None, base
 def _fidelity(fidelity: dict[str, Any] | None, unit: str, *, of_agent: bool = False) -> list[str]:
     title = "Returns" if of_agent else "Fidelity"
     if not fidelity:
-        return section(title, ["Nobody has measured it: there is no fidelity.json."])
+        return section(title, ["Nobody has measured it."])
     date = words(fidelity, "date")
     parts = {
         "A policy that learned in the dream": returns_table(fidelity),

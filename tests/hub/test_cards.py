@@ -488,6 +488,17 @@ def test_a_datasets_card_leaves_out_what_is_missing_and_disarms_names() -> None:
     assert "## Rewards" not in text and "## Actions" not in text and "## Episodes" not in text and "seeds" not in text
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(meta()["statistics"])), JSON),
+    st.sampled_from(["seeds", "policies", "shards", "steps", "source"]),
+    JSON,
+)
+def test_any_json_in_place_of_a_datasets_statistics_makes_a_card(statistics: dict[str, Any], key: str, value: Any) -> None:
+    told = {**meta(), key: value, "statistics": {**meta()["statistics"], **statistics}}
+    assert data_of(dataset_card(told, repo_id="someone/rollouts", license="mit")).license == "mit"
+
+
 def test_gymnasium_is_not_asked_to_make_what_a_card_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "make", lambda *_, **__: pytest.fail("made an environment"))
     monkeypatch.setattr(gym, "spec", lambda *_, **__: pytest.fail("looked up an environment"))
