@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteDreamError",
     "NonFiniteLossError",
+    "data_errors",
     "require",
 ]
 
@@ -63,6 +66,15 @@ class NonFiniteLossError(DreamGymError, FloatingPointError):
 
 class NonFiniteDreamError(DreamGymError, FloatingPointError):
     """A model produced NaN or infinity while dreaming."""
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """What dreamgym.formats says of any file (InvalidModelError), said of a dataset (InvalidDataError)."""
+    try:
+        yield
+    except InvalidModelError as error:
+        raise InvalidDataError(str(error)) from error
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from dreamgym.data import replay as replay_module
 from dreamgym.data.replay import Replay
 from dreamgym.data.storage import Layout
-from dreamgym.errors import HubUnreachableError, InvalidDataError, InvalidModelError, ModelNotFoundError
+from dreamgym.errors import HubUnreachableError, InvalidDataError, InvalidModelError, ModelNotFoundError, data_errors
 from dreamgym.formats.arrays import ArrayType, read_arrays, write_arrays
 from dreamgym.formats.codec import encode
 from dreamgym.formats.files import FileSet, Fingerprint
 from dreamgym.formats.strict_json import loads
 from dreamgym.hub.client import Access, Pushed, Repo, Snapshot, fetch, parse_repo, refetch, upload
-from dreamgym.hub.rollout_meta import MAX_META, MAX_SHARDS, META, RolloutMeta, Shard, data_errors, parse_meta, shard_name, write_meta
+from dreamgym.hub.rollout_meta import MAX_META, MAX_SHARDS, META, RolloutMeta, Shard, parse_meta, shard_name, write_meta
 from dreamgym.hub.rollout_statistics import rollout_statistics
 from dreamgym.structs import Observation, Spec
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +11,14 @@ import numpy as np
 import torch
 
 from dreamgym.data.replay import Replay
-from dreamgym.errors import InvalidDataError, InvalidModelError
+from dreamgym.errors import InvalidDataError, InvalidModelError, data_errors
 from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import Fingerprint
 from dreamgym.formats.spaces import check_keys
 from dreamgym.formats.strict_json import Place, dumps, escape, loads, quote
 from dreamgym.structs import Spec
 
-__all__ = ["MAX_META", "MAX_SHARDS", "META", "RolloutMeta", "Shard", "data_errors", "parse_meta", "shard_name", "write_meta"]
+__all__ = ["MAX_META", "MAX_SHARDS", "META", "RolloutMeta", "Shard", "parse_meta", "shard_name", "write_meta"]
 
 FORMAT = "dreamgym-rollouts"
 FORMAT_VERSION = 1  # to raise with every new key here and every new field of Spec, with an upgrade as in hub/upgrades.py
@@ -166,15 +164,6 @@ def _check_format(value: dict[str, Any], where: str) -> None:
         )
     if type(version) is not int or version < 1:
         raise InvalidDataError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
-
-
-@contextmanager
-def data_errors() -> Iterator[None]:
-    """What dreamgym.formats says of any file, said of a dataset."""
-    try:
-        yield
-    except InvalidModelError as error:
-        raise InvalidDataError(str(error)) from error
 
 
 def _versions() -> dict[str, str]:
