@@ -18,6 +18,7 @@ LAYERS = [
     {"evaluation", "hub"},  # judge | keep and share
     {"training"},  # where waking and dreaming meet
     {"registration", "demo", "sb3"},  # doors
+    {"testing"},  # looks at models through the doors
     {"cli"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
