@@ -51,12 +51,19 @@ def make_dream(
     termination: str | None = None,
     end_probability: float | None = None,
     dropout: float | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
 ) -> DreamEnv:
-    """What gymnasium.make calls: a DreamEnv of a bundled name, a folder, or a model. Raises ModelLoadError and DreamEnv's errors."""
+    """What gymnasium.make calls: a DreamEnv of what `load_model` finds. Raises ModelLoadError and DreamEnv's errors.
+
+    gymnasium keeps all arguments in env.spec, so a token is better given as HF_TOKEN or by `hf auth login`.
+    """
     from dreamgym.dreams.env import DreamEnv
 
     return DreamEnv(
-        load_model(model),
+        load_model(model, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only),
         obs_type=obs_type,
         render_mode=render_mode,
         render_size=render_size,
@@ -96,12 +103,16 @@ def make_dream_vec(
     termination: str | None = None,
     end_probability: float | None = None,
     dropout: float | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
 ) -> DreamVectorEnv:
-    """What gymnasium.make_vec calls: a DreamVectorEnv of a bundled name, a folder, or a model."""
+    """What gymnasium.make_vec calls: a DreamVectorEnv of what `load_model` finds, else as `make_dream`."""
     from dreamgym.dreams.vector import DreamVectorEnv
 
     return DreamVectorEnv(
-        load_model(model),
+        load_model(model, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only),
         num_envs,
         obs_type=obs_type,
         output=output,
@@ -129,22 +140,40 @@ make_dream.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # type:
 make_dream_vec.metadata = make_dream.metadata  # type: ignore[attr-defined]
 
 
-def load_model(model: Any) -> Any:
-    """The model of a bundled name or a folder, as WorldModel.from_pretrained finds it; anything else is taken to be a model.
+def load_model(
+    model: Any,
+    revision: str | None = None,
+    *,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Any:
+    """The model of a bundled name, a folder or a repository of the Hub, as WorldModel.from_pretrained finds it; else it is a model itself.
 
-    One model per process and folder, shared by all environments, which only read it; a folder that was written anew is loaded anew.
-    Raises ValueError for None, and what from_pretrained raises.
+    One model per process and folder or commit, shared by all environments, which only read it; a folder that was written anew, or a branch
+    that moved, is loaded anew. Raises ValueError for None or a revision of what has none, and what from_pretrained raises.
     """
     if model is not None and not isinstance(model, (str, os.PathLike)):
+        if revision is not None:
+            raise ValueError(
+                f"revision is {revision!r}, but model is a {type(model).__name__}; only repositories of the Hub have revisions."
+            )
         return model
-    from dreamgym.hub import bundle
+    from dreamgym.hub import bundle, pulling
+    from dreamgym.hub.client import Access, Repo
 
     if model is None:
         names = ", ".join(bundle.bundled_names()) or "none"
-        raise ValueError(f"model is missing; pass model= a folder written by save_pretrained, a bundled name ({names}), or a model.")
-    found = bundle.locate(model)
+        raise ValueError(
+            f"model is missing; pass model= a folder written by save_pretrained, user/repo on the Hub, a bundled name ({names}) or a model."
+        )
+    found, access = bundle.locate(model, revision), Access(token, cache_dir, local_files_only)
+    if isinstance(found, Repo):
+        snapshot = pulling.fetch_model(found, access)
+        name = f"{snapshot.repo_id}@{snapshot.commit} in {cache_dir}"
+        return _cached(name, (), lambda: bundle.load_snapshot(snapshot, access))
     if isinstance(found, str):
-        return _cached(_BUNDLED + found, (), lambda: bundle.load_bundled(found))
+        return _cached(_BUNDLED + found, (), lambda: bundle.load_bundled(found, access=access))
     written = tuple(sorted(file.stat().st_mtime_ns for file in found.iterdir())) if found.is_dir() else ()
     return _cached(str(found.resolve()), written, lambda: bundle.load(found))
 

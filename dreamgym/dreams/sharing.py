@@ -12,9 +12,10 @@ _LOADER = "dreamgym.registration:load_model"
 
 
 class ModelReference:
-    """Holds a model. Pickles to model.source (a folder) where the model has one, else to the model itself.
+    """Holds a model. Pickles to model.source where the model has one, else to the model itself.
 
-    Unpickling a source raises ModelNotFoundError where the folder is gone, and shares one model per process and folder.
+    A source is a folder, a bundled name, or a repository of the Hub at its commit, which needs no request where the cache has it; never a
+    token. Unpickling one raises ModelNotFoundError where it is gone, and shares one model per process and source.
     """
 
     def __init__(self, model: Any) -> None:
@@ -22,9 +23,11 @@ class ModelReference:
 
     def __reduce__(self) -> tuple[Any, ...]:
         source = getattr(self.model, "source", None)
-        return (ModelReference, (self.model,)) if source is None else (_load, (str(source),))
+        if source is None:
+            return (ModelReference, (self.model,))
+        return (_load, (str(source), dict(getattr(self.model, "source_options", {}))))
 
 
-def _load(source: str) -> ModelReference:
+def _load(source: str, options: dict[str, Any]) -> ModelReference:
     module, function = _LOADER.split(":")
-    return ModelReference(getattr(importlib.import_module(module), function)(source))
+    return ModelReference(getattr(importlib.import_module(module), function)(source, **options))

@@ -6,6 +6,8 @@ Loading does its checks in the order of their price, so that a forged file is re
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from torch import Tensor
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats import weights
-from dreamgym.formats.files import found_pickles, read_regular, replace_files, sha256
-from dreamgym.formats.strict_json import Place, escape, loads, quote
+from dreamgym.formats.files import FileSet, Fingerprint, read_regular, replace_files, sha256
+from dreamgym.formats.strict_json import MAX_BYTES, Place, escape, loads, quote
+from dreamgym.hub.client import Access, Repo, Snapshot, parse_repo
 from dreamgym.hub.config import CONFIG, MAX_FILE, STARTS, WEIGHTS, BundleConfig, read_config, write_config
+from dreamgym.hub.pulling import damaged_files, fetch_model, read_snapshot
+from dreamgym.hub.registry import ROWS, published
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import StartBank
 
@@ -26,6 +31,7 @@ __all__ = [
     "from_pretrained",
     "load",
     "load_bundled",
+    "load_snapshot",
     "locate",
     "read_config",
     "read_fidelity",
@@ -36,7 +42,7 @@ FIDELITY = "fidelity.json"
 
 _MAX_PARAMETERS = 500_000_000
 _MAX_STARTS = 1_000_000
-_MAX_FIDELITY = 1024**2
+MAX_FIDELITY = 1024**2
 _PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 _BUNDLED = "bundled:"
 
@@ -100,40 +106,95 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in _PRETRAINED.glob(f"*/{CONFIG}"))
 
 
-def load_bundled(name: str, device: str | torch.device = "cpu") -> WorldModel:
-    """Load a model that comes with the package. Raises ModelNotFoundError naming those there are."""
-    if name not in bundled_names():
+def load_bundled(name: str, device: str | torch.device = "cpu", *, access: Access | None = None) -> WorldModel:
+    """Load a model that comes with the package, or one of its registry from the Hub, at the commit that the name stands for.
+
+    Raises ModelNotFoundError naming those there are, else as `from_pretrained`.
+    """
+    if name in bundled_names():
+        model = load(_PRETRAINED / name, device=device)
+    elif name in ROWS:
+        model = _load_published(name, device, access or Access())
+    else:
         raise ModelNotFoundError(f"no bundled model {quote(name)}; there are: {', '.join(bundled_names()) or 'none'}")
-    model = load(_PRETRAINED / name, device=device)
     model.source = _BUNDLED + name
     return model
 
 
-def from_pretrained(model: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> WorldModel:
-    """Load a model folder, a bundled name, or what `WorldModel.source` says, as `locate` finds it.
+def _load_published(name: str, device: str | torch.device, access: Access) -> WorldModel:
+    snapshot, wanted = fetch_model(published(name), access), ROWS[name].config_sha256
 
-    Raises ModelNotFoundError if it is none of these, else as `load`.
+    def read(files: FileSet) -> WorldModel:
+        if (found := sha256(files.read(CONFIG, limit=MAX_BYTES))) != wanted:
+            raise InvalidModelError(f"{files.where(CONFIG)}: damaged or replaced: sha256 is {found}, but the registry says {wanted}")
+        return load(files, device=device)
+
+    return read_snapshot(snapshot, access, read, lambda files: damaged_files(files) or [CONFIG])
+
+
+def from_pretrained(
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> WorldModel:
+    """Load a model folder, a bundled name, a repository of the Hub ("user/repo", "user/repo@revision"), or what `source` says of one.
+
+    revision: a branch, tag or commit of the repository; main by default. token: for private ones; HF_TOKEN or the stored one by default.
+    cache_dir: where downloads are kept. local_files_only: ask nothing of the Hub.
+    Raises ValueError for text that can be none of these, ModelNotFoundError, ModelAccessError, HubUnreachableError, else as `load`.
     """
-    found = locate(model)
-    return load_bundled(found, device) if isinstance(found, str) else load(found, device=device)
+    access = Access(token, cache_dir, local_files_only)
+    found = locate(model, revision)
+    if isinstance(found, Repo):
+        return load_snapshot(fetch_model(found, access), access, device=device)
+    return load_bundled(found, device, access=access) if isinstance(found, str) else load(found, device=device)
 
 
-def locate(model: str | os.PathLike[str]) -> str | Path:
-    """What a caller means by `model`: a str is a bundled name, a Path a folder.
+def load_snapshot(snapshot: Snapshot, access: Access, *, device: str | torch.device = "cpu") -> WorldModel:
+    """Load what `fetch_model` found; damaged files are fetched once more. The model's source is the repository at its commit."""
+    model = read_snapshot(snapshot, access, lambda files: load(files, device=device), damaged_files)
+    model.source = f"{snapshot.repo_id}@{snapshot.commit}"
+    model.source_options = {} if access.cache_dir is None else {"cache_dir": str(access.cache_dir)}
+    return model
 
-    What is written as a path is one. Of plain names, a folder with a config.json goes before a bundled model, unless that is written
-    "bundled:<name>". Raises ModelNotFoundError if it is neither.
+
+def locate(model: str | os.PathLike[str], revision: str | None = None) -> str | Path | Repo:
+    """What a caller means by `model`: a str is a bundled name, a Path a folder, a Repo a repository of the Hub.
+
+    What is written as a path is a folder. Else a folder with a config.json goes before all, with a warning if it bears the name of a
+    repository; then the bundled models, whose names have no slash and may be written "bundled:<name>"; then the Hub. With a revision, only
+    a repository can be meant. Raises ModelNotFoundError for a plain name that nothing bears, ValueError for text that is no name.
     """
+    if revision is not None:
+        return parse_repo(str(model), revision)
     folder = Path(model).expanduser()
-    if not isinstance(model, str) or model.startswith(("./", "../", "~")) or folder.is_absolute() or _exists(folder / CONFIG):
+    if not isinstance(model, str) or model.startswith(("./", "../", "~")) or folder.is_absolute():
+        return folder
+    if model != "" and _exists(folder / CONFIG):  # "" would be the working folder
+        _warn_of_repository(model)
         return folder
     name = model.removeprefix(_BUNDLED)
-    if name != model or name in bundled_names():
+    if name != model or name in bundled_names() or name in ROWS:
         return name
-    raise ModelNotFoundError(
-        f"no model {quote(model)}: expected a folder with a {CONFIG} (write ./name for one here) "
-        f"or a bundled model: {', '.join(bundled_names()) or 'none'}"
-    )
+    if re.fullmatch(r"[\w.-]{1,96}", model):
+        raise ModelNotFoundError(
+            f"no model {quote(model)}: expected a folder with a {CONFIG} (write ./name for one here), user/repo for the Hub, "
+            f"or a bundled model: {', '.join(bundled_names()) or 'none'}"
+        )
+    return parse_repo(model)
+
+
+def _warn_of_repository(name: str) -> None:
+    try:
+        parse_repo(name)
+    except ValueError:
+        return
+    hint = f"write ./{name} for the folder, or {name}@main for the repository"
+    warnings.warn(f"the folder {name} is loaded, not the repository of that name on the Hub; {hint}", stacklevel=3)
 
 
 def _exists(path: Path) -> bool:
@@ -146,20 +207,20 @@ def _exists(path: Path) -> bool:
 # ---- reading ------------------------------------------------------------------------------------------------------------
 
 
-def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> WorldModel:
-    """Load a model folder: data only, every file checked, frozen and ready to dream.
+def load(folder: str | os.PathLike[str] | FileSet, *, device: str | torch.device = "cpu") -> WorldModel:
+    """Load a model folder, or its files from the Hub's cache: data only, every file checked, frozen and ready to dream.
 
     Raises ModelNotFoundError (no such model), IncompatibleModelError (another format), InvalidModelError (damaged or forged).
     """
-    folder = Path(folder).expanduser()
-    config = read_config(folder)
-    where = {name: escape(str(folder / name)) for name in (CONFIG, WEIGHTS, STARTS)}
+    bundle = _file_set(folder)
+    config = read_config(bundle)
+    where = {name: bundle.where(name) for name in (CONFIG, WEIGHTS, STARTS)}
     expected = _build(config, torch.device("meta"), where[CONFIG])
     parameters = sum(tensor.numel() for tensor in expected.state_dict().values())
     if parameters > _MAX_PARAMETERS:
         raise InvalidModelError(f"{where[CONFIG]}: describes a model of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
 
-    files = {name: _read_announced(folder, name, config) for name in (WEIGHTS, STARTS)}
+    files = {name: _read_announced(bundle, name, config) for name in (WEIGHTS, STARTS)}
     _check_weights(files[WEIGHTS], expected, where[WEIGHTS])
     _check_starts(files[STARTS], expected, where[STARTS])
     tensors, starts = (weights.to_tensors(files[name], where[name]) for name in (WEIGHTS, STARTS))
@@ -173,19 +234,23 @@ def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
     _dry_step(model, where[WEIGHTS])
     model.to(device)
     model.initial_states = model.initial_states.to(device)
-    model.source = str(folder.absolute())
+    model.source = str(bundle.folder.absolute())
     return model
 
 
-def read_fidelity(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+def _file_set(folder: str | os.PathLike[str] | FileSet) -> FileSet:
+    return folder if isinstance(folder, FileSet) else FileSet.of(Path(folder).expanduser())
+
+
+def read_fidelity(folder: str | os.PathLike[str] | FileSet) -> dict[str, Any] | None:
     """The numbers measured on this model, or None if nobody has measured any. Raises InvalidModelError if they are damaged."""
-    folder = Path(folder).expanduser()
+    files = _file_set(folder)
     try:
-        data = read_regular(folder, FIDELITY, limit=_MAX_FIDELITY)
+        data = files.read(FIDELITY, limit=MAX_FIDELITY)
     except ModelNotFoundError:
         return None
-    where = escape(str(folder / FIDELITY))
-    fidelity = loads(data, where, limit=_MAX_FIDELITY)
+    where = files.where(FIDELITY)
+    fidelity = loads(data, where, limit=MAX_FIDELITY)
     if not isinstance(fidelity, dict):
         raise Place(where).error(f"is {quote(fidelity)}; expected an object")
     return fidelity
@@ -200,19 +265,14 @@ def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel
         raise InvalidModelError(f"{where}: spec and model do not fit together ({escape(str(error))})") from error
 
 
-def _read_announced(folder: Path, name: str, config: BundleConfig) -> bytes:
-    where = escape(str(folder / name))
-    digest, size = config.files[name]
+def _read_announced(files: FileSet, name: str, config: BundleConfig) -> bytes:
+    where, fingerprint = files.where(name), Fingerprint(*config.files[name])
     try:
-        data = read_regular(folder, name, limit=MAX_FILE[name])
+        data = files.read(name, limit=MAX_FILE[name])
     except ModelNotFoundError as error:
-        raise InvalidModelError(f"{escape(str(folder))}: has no {name} {found_pickles(folder)}".rstrip()) from error
+        raise InvalidModelError(f"{files.shown}: has no {name} {files.found_pickles()}".rstrip()) from error
     weights.check_looks(data, where)
-    if len(data) != size:
-        fact = "truncated" if len(data) < size else "too long"
-        raise InvalidModelError(f"{where}: {fact}: {len(data)} bytes, but {CONFIG} announces {size}")
-    if sha256(data) != digest:
-        raise InvalidModelError(f"{where}: damaged or replaced: sha256 is {sha256(data)}, but {CONFIG} announces {digest}")
+    fingerprint.check(data, where, CONFIG)
     return data
 
 

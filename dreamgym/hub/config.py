@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 
 from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
 from dreamgym.formats.codec import decode_at, encode
-from dreamgym.formats.files import found_pickles, read_regular
+from dreamgym.formats.files import FileSet
 from dreamgym.formats.spaces import check_keys
-from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
+from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, loads, quote
 from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.structs import Spec
@@ -55,16 +56,19 @@ def write_config(config: BundleConfig) -> bytes:
     return text
 
 
-def read_config(folder: str | os.PathLike[str]) -> BundleConfig:
-    """Read only config.json: what the model is, without its weights. Raises as `load`."""
-    folder = Path(folder).expanduser()
+def read_config(files: str | os.PathLike[str] | FileSet) -> BundleConfig:
+    """Read only config.json, of a folder or from the Hub's cache: what the model is, without its weights. Raises as `load`."""
+    files = files if isinstance(files, FileSet) else FileSet.of(Path(files).expanduser())
     try:
-        data = read_regular(folder, CONFIG, limit=MAX_BYTES)
+        data = files.read(CONFIG, limit=MAX_BYTES)
     except ModelNotFoundError as error:
-        if found_pickles(folder):
-            raise InvalidModelError(f"{error} {found_pickles(folder)}") from error
+        pickles = ""
+        with suppress(OSError):  # a path too long for the system
+            pickles = files.found_pickles()
+        if pickles:
+            raise InvalidModelError(f"{error} {pickles}") from error
         raise
-    return parse_config(data, escape(str(folder / CONFIG)))
+    return parse_config(data, files.where(CONFIG))
 
 
 def parse_config(data: bytes, where: str) -> BundleConfig:

@@ -37,7 +37,9 @@ class Repo:
     def __post_init__(self) -> None:
         name = self.repo_id
         if len(name) > 96 or not _REPO.fullmatch(name) or ".." in name or "--" in name or name.endswith(".git"):
-            raise ValueError(f"{quote(name)} does not name a repository on the Hub; expected user/repo or user/repo@revision.")
+            raise ValueError(
+                f"{quote(name)} does not name a repository on the Hub; expected user/repo or user/repo@revision (or ./name for a folder)."
+            )
         if self.revision is not None and not is_revision(self.revision):
             raise ValueError(
                 f"revision {quote(self.revision)} is not a name; expected a branch, a tag or a commit of 40 hexadecimal digits."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,6 +78,7 @@ class WorldModel(nn.Module):
         self.contrast = _build_contrast(config, self.encoder, self.core)
         self.initial_states: StartBank | None = None
         self.source: str | None = None  # where it was loaded from; environments pickle this instead of the weights
+        self.source_options: dict[str, Any] = {}  # what else it takes to find it there
         self.register_buffer("uncertainty_median", torch.zeros(()))
         self.register_buffer("uncertainty_scale", torch.ones(()))
         self.register_buffer("reward_range", torch.zeros(2))
@@ -226,14 +228,44 @@ class WorldModel(nn.Module):
 
     # ---- keeping ------------------------------------------------------------------------------------------------------
 
+    @property
+    def model_info(self) -> dict[str, str]:
+        """Where it comes from: {"repo": "user/repo", "revision": <commit>}, {"bundled": name}, {"folder": path}, or {} if built here."""
+        if self.source is None:
+            return {}
+        if self.source.startswith("bundled:"):
+            return {"bundled": self.source.removeprefix("bundled:")}
+        repo, at, revision = self.source.rpartition("@")
+        return {"repo": repo, "revision": revision} if at and not os.path.isabs(self.source) else {"folder": self.source}
+
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """Write a bundle (config.json, model.safetensors, initial_states.safetensors); see dreamgym.hub.bundle.save."""
         _bundle("save")(self, folder, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: Any, *, device: str = "cpu") -> WorldModel:
-        """Load a bundle folder or a bundled name. Raises ModelNotFoundError, InvalidModelError, IncompatibleModelError."""
-        return _bundle("from_pretrained")(folder, device=device)
+    def from_pretrained(
+        cls,
+        model: Any,
+        *,
+        device: str = "cpu",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+    ) -> WorldModel:
+        """Load a bundle folder, a bundled name, or "user/repo" of the Hub at a branch, tag or commit; see dreamgym.hub.bundle.
+
+        Raises ModelNotFoundError, ModelAccessError, HubUnreachableError, InvalidModelError, IncompatibleModelError.
+        """
+        options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return _bundle("from_pretrained")(model, device=device, **options)
+
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> Any:
+        """Share it on the Hub as one commit, with a card made from what was measured; see dreamgym.hub.sharing.push_model.
+
+        Returns the commit and the page. Raises ValueError for what must not be shared, ModelAccessError, HubUnreachableError.
+        """
+        return _bundle("push")(self, repo_id, license=license, **options)
 
 
 _BUNDLE_DOOR: dict[str, Callable[..., Any]] = {}

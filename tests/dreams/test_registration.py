@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     loads = []
     monkeypatch.setattr(registration, "_models", {})
     monkeypatch.setattr(bundle, "load", lambda path: loads.append(path) or CounterWorld(sigma=0.2, steps=4))
-    monkeypatch.setattr(bundle, "load_bundled", lambda name: loads.append(name) or PictureWorld())
+    monkeypatch.setattr(bundle, "load_bundled", lambda name, **_: loads.append(name) or PictureWorld())
     return tmp_path, loads
 
 

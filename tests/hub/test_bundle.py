@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,9 +179,17 @@ def test_every_bundled_model_loads() -> None:
         assert bundle.load_bundled(name).source == f"bundled:{name}"
 
 
-@pytest.mark.parametrize("name", ["nobody", "bundled:nobody", "", "user/repo", "x" * 5000, "a\0b", "https://x.org/y", "../../etc/nobody"])
+@pytest.mark.parametrize("name", ["nobody", "bundled:nobody", "../../etc/nobody", "./a\0b", "~/" + "x" * 5000])
 def test_an_unknown_model_is_not_found_with_a_hint(name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"expected a (folder|saved)|no bundled model") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"expected a (folder|saved)|no bundled model|not a usable path") as caught:
+        bundle.from_pretrained(name)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "a\0b", "https://x.org/y", "user/repo/extra", "user\\repo", "a--b/c", "a/b@../x", "a/b@"])
+def test_text_that_is_no_name_of_a_model_is_refused_before_anybody_is_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails
+    with pytest.raises(ValueError, match="expected (user/repo|a branch)") as caught:
         bundle.from_pretrained(name)
     assert len(str(caught.value)) < 500
 

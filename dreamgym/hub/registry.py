@@ -1,0 +1,43 @@
+"""The models behind the ids: where the weights of each can be had, and which ones exactly, if they do not come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreamgym.errors import ModelNotFoundError
+from dreamgym.hub.repository import Repo
+
+__all__ = ["ROWS", "Row", "published"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model by name. revision is the commit that its id stands for, for ever; None until it is published.
+
+    config_sha256 is of its config.json, which vouches for its other files.
+    """
+
+    repo: str
+    config_sha256: str
+    revision: str | None = None
+
+
+# Better weights get a new row and an id that ends in -v1: what an id dreams never changes.
+ROWS = {
+    "CarRacing": Row("dreamgym/dream-car-racing", "848edabdc613ce81607cbcdc7cd7222f4ee103c8149c6f56411285dc71035e69"),
+    "CartPole": Row("dreamgym/dream-cart-pole", "1a999db006155d1a41fe79f105c8cb42e084d9da6c4414dbbe3c3ca258af8272"),
+    "CartPoleBalance": Row("dreamgym/dream-cart-pole-balance", "9446733bb3af7f62c90f8d531c081e48126d7ed34978064f7ea69ed29f3fe86b"),
+    "CartPoleSwingup": Row("dreamgym/dream-cart-pole-swingup", "123f70bc44e1f9d8de0a379143ebde725c0e0149c343489f1e81bb4e5fe91d87"),
+    "Pendulum": Row("dreamgym/dream-pendulum", "422c9292a18fb1e4d7e11f251f7f1e451c6322277954ba0c87f36311949957b5"),
+}
+
+
+def published(name: str) -> Repo:
+    """The commit that a name stands for. Raises ModelNotFoundError for a name that is on the Hub under no commit yet."""
+    row = ROWS[name]
+    if row.revision is None:
+        raise ModelNotFoundError(
+            f"the model '{name}' did not come with this installation, and '{row.repo}' is not published yet: its row in "
+            f"dreamgym/hub/registry.py names no revision. Install a wheel of dreamgym that holds it, or name another model."
+        )
+    return Repo(row.repo, row.revision)
