@@ -41,8 +41,8 @@ from tests.hub import toys
 
 PRETRAINED = Path(bundle.__file__).parent.parent / "pretrained"
 HOSTILE = (
-    "x\n---\nlicense: evil\n---\n| a | b |\n<script>alert(1)</script>`` ![p](http://evil/p.png) [l](http://evil) https://evil www.evil.com"
-    " \x1b[2J\u202e"
+    "x\n---\nlicense: evil\n---\n| a | b |\n<script>alert(1)</script>`` a` <b> ![p](http://evil/p.png) [l](http://evil) https://evil"
+    " www.evil.com \x1b[2J\u202e"
 )
 
 
@@ -218,7 +218,7 @@ def test_presets_with_a_papers_name_cite_it_and_others_cite_nothing() -> None:
 
 def test_licences_of_worlds_are_looked_up_and_unknown_ones_admitted() -> None:
     assert "MIT" in world_license("CartPole-v1") and "Apache-2.0" in world_license("dm_control/cartpole-balance-v0")
-    assert "not known" in world_license("os:system") and "not known" in world_license("Elsewhere-v0")
+    assert "not known" in world_license("os:system") and "not known" in world_license("dreamgym/Dream-v0")
     assert "**mit**" not in card() and "Weights and card: cc-by-4.0." in card(license="cc-by-4.0")
 
 
@@ -353,7 +353,27 @@ def test_hostile_texts_stay_in_their_cells_and_in_their_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "`", "``a``", "a|b", "a\\|b", "\\", "<b>", "]]>", "&lt;", "$x$", "@all", "[x](y)", "![x](y)", "*a*", "~~a~~"]
+    "text",
+    [
+        "",
+        " ",
+        "`",
+        "``a``",
+        "a|b",
+        "a\\|b",
+        "\\",
+        "<b>",
+        "]]>",
+        "&lt;",
+        "$x$",
+        "@all",
+        "[x](y)",
+        "![x](y)",
+        "*a*",
+        "~~a~~",
+        "\\<b>",
+        "a`*b*",
+    ],
 )
 def test_text_and_code_are_one_cell_of_text_whatever_they_say(text: str) -> None:
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
@@ -362,6 +382,8 @@ def test_text_and_code_are_one_cell_of_text_whatever_they_say(text: str) -> None
         assert [cell.content for cell in (cells[0], cells[1], cells[3])] == ["a", "b", "end"] and len(cells) == 4
         inner = [token for token in cells[2].children or [] if token.content]
         assert {token.type for token in inner} <= {"text", "code_inline", "text_special"}
+    (span,) = [token for token in markdown.parseInline(f"x {code(text)} y")[0].children or [] if token.type == "code_inline"] or [None]
+    assert (span.content if span else "") == text.strip().replace("`", "'").replace("|", "¦")
     visible = "".join(token.content for token in markdown.parseInline(plain(text))[0].children or [])
     assert visible == (text.strip() or "–")
 
