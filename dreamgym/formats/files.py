@@ -99,11 +99,12 @@ class FileSet:
         except OSError as error:
             raise InvalidModelError(f"{where}: cannot be opened ({error.strerror})") from error
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InvalidModelError(f"{where}: not a regular file; links, pipes and devices are refused")
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise InvalidModelError(f"{where}: more than {limit} bytes, the limit")
+            opened = os.fstat(descriptor)
+            if not stat.S_ISREG(opened.st_mode) or opened.st_size > limit:
+                raise InvalidModelError(f"{where}: another file than a moment ago")
+            data = file.read(opened.st_size + 1)  # Python makes room for as many as are asked for, so never ask for the limit
+        if len(data) != opened.st_size:
+            raise InvalidModelError(f"{where}: changed while it was read")
         return data
 
     def found_pickles(self) -> str:
