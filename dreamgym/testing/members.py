@@ -24,6 +24,9 @@ _OPTIONAL_METHODS = ("decode", "observe", "in_range", "with_dropout")
 def check_members(subject: Subject) -> Iterator[Fault]:
     """What the contract names is there and of the right type."""
     model = subject.model
+    if isinstance(model, type):
+        yield Fault("a model", f"the class {model.__name__}", f"pass an instance: {model.__name__}(...)")
+        return
     for name in ("spec", "noise_lanes", *_METHODS):
         if not hasattr(model, name):
             yield Fault(

@@ -80,7 +80,9 @@ def check_actions(subject: Subject) -> Iterator[Fault]:
     """What is done makes a difference."""
     B = 8
     given = subject.inputs(B, "actions")
-    results = [subject.model.step(given.state, action, given.noise, 1.0) for action in (given.action, subject.actions(B, "other actions"))]
+    results = [
+        subject.model.step(given.state, action, given.noise, 1.0).clone() for action in (given.action, subject.actions(B, "other actions"))
+    ]
     if difference(*results, exact=True) is None:
         mend = "feed the model action [B,A] into the step; it is one-hot, or scaled to [-1,1]"
         yield Fault(f"step to depend on the action in one of {B} states", "equal states after different actions", mend)
@@ -121,7 +123,7 @@ def check_observe(subject: Subject) -> Iterator[Fault]:
                 yield fault
                 return
     given, other = subject.inputs(8, "observe"), subject.observations(8, "another sight")
-    beliefs = [subject.model.observe(given.state, given.action, obs, given.is_first, given.noise) for obs in (given.obs, other)]
+    beliefs = [subject.model.observe(given.state, given.action, obs, given.is_first, given.noise).clone() for obs in (given.obs, other)]
     if difference(*beliefs, exact=True) is None:
         yield Fault(
             "observe to depend on the observation", "equal states after different observations", "let obs correct what was predicted"

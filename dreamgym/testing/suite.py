@@ -30,7 +30,7 @@ class Check:
 
 
 _SHAPES = ("step", "prediction", "features")
-_PURE = ("generators", "determinism", "mutation", "batches")
+_PURE = ("generators", "mutation", "determinism", "batches")
 
 # A check that needs another is not made where that one failed, so that one fault is told of once.
 CHECKS = (
@@ -49,9 +49,9 @@ CHECKS = (
     Check("starts", states.check_starts, ("initial",)),
     Check("defaults", members.check_defaults, ("step", "starts")),
     Check("generators", purity.check_generators, _SHAPES),
-    Check("determinism", purity.check_determinism, ("generators",)),
-    Check("mutation", purity.check_mutation, ("determinism",)),
-    Check("batches", purity.check_batches, ("mutation",)),
+    Check("mutation", purity.check_mutation, ("generators",)),
+    Check("determinism", purity.check_determinism, ("mutation",)),
+    Check("batches", purity.check_batches, ("determinism",)),
     Check("noise lanes", randomness.check_noise_lanes, _PURE),
     Check("temperature", randomness.check_temperature, _PURE),
     Check("mean noise", randomness.check_mean_noise, ("noise lanes", "temperature")),
@@ -149,5 +149,8 @@ def _is_library(file: str) -> bool:
 
 
 def _name_of(model: Any) -> str:
-    env_id = getattr(getattr(model, "spec", None), "env_id", None)
+    try:
+        env_id = model.spec.env_id
+    except Exception:  # a model that is not one; the checks will say so
+        env_id = None
     return type(model).__name__ + (f" of {escape(env_id)}" if isinstance(env_id, str) else "")
