@@ -11,6 +11,7 @@ from pathlib import Path
 import dreamgym
 from dreamgym.hub import bundle
 from dreamgym.hub.cards import model_card
+from dreamgym.hub.registry import ROWS
 
 PRETRAINED = Path(dreamgym.__file__).parent / "pretrained"
 LICENSE = "mit"
@@ -22,7 +23,7 @@ def bundled_card(name: str) -> str:
     return model_card(
         bundle.read_config(folder),
         bundle.read_fidelity(folder),
-        repo_id=f"dreamgym/dream-{name.lower()}",
+        repo_id=ROWS[name].repo,
         license=LICENSE,
         replay=(folder / "replay.mp4").is_file(),
         training=json.loads((folder / "training.json").read_text()),

@@ -9,9 +9,36 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dreamgym.formats.strict_json import quote
 from dreamgym.hub.markdown import code, decimal, integer, number, part, plain, plural, table, words
 
-__all__ = ["combined_error", "controls_of", "error_rows", "error_tables", "fixed_policy_table", "returns_table", "standard_error"]
+__all__ = [
+    "as_fidelity",
+    "combined_error",
+    "controls_of",
+    "error_rows",
+    "error_tables",
+    "fixed_policy_table",
+    "returns_table",
+    "standard_error",
+]
+
+
+def as_fidelity(measured: Any, env_id: str) -> dict[str, Any]:
+    """Any of the files that evaluation writes, as the part of a fidelity.json that it is: `dreamgym evaluate --out` has the policy's
+    returns, `dreamgym fidelity --out` those of the blind policies. Raises ValueError if it was measured in another environment.
+    """
+    found = part(measured)
+    if "awake" in found:
+        found = {"policy": found}
+    elif "rank_correlation" in found and "policies" in found:
+        found = {"fixed_policies": found}
+    for world in (words(found, "env_id"), words(found, "policy", "env_id"), words(found, "fixed_policies", "env_id")):
+        if world is not None and world != env_id:
+            raise ValueError(
+                f"the numbers were measured in {quote(world)}, but this is about {quote(env_id)}: they belong to another model."
+            )
+    return found
 
 
 def controls_of(fidelity: Any) -> dict[str, Any]:
@@ -167,8 +194,11 @@ def fixed_policy_table(fidelity: Any) -> list[str]:
         ("r.m.s. log ratio of returns", number(fixed, "log_return_ratio")),
     ]
     told = [f"{name} {decimal(value, 3)}" for name, value in agreements if value is not None]
+    settings = [(name, decimal(number(fixed, name))) for name in ("temperature", "dropout", "end_probability")]
+    changed = [f"{name} {value}" for name, value in settings if value is not None]
+    dreamt = f" Dreamt with {', '.join(changed)}." if changed else ""
     return [
-        "Return is mean ± standard deviation; n episodes in each world.",
+        f"Return is mean ± standard deviation; n episodes in each world.{dreamt}",
         "",
         *lines,
         "",

@@ -9,7 +9,7 @@ import torch
 
 from dreamgym.formats.codec import tag_of
 from dreamgym.hub.card_failures import known_failures, unmeasured
-from dreamgym.hub.card_fidelity import error_tables, fixed_policy_table, returns_table
+from dreamgym.hub.card_fidelity import as_fidelity, error_tables, fixed_policy_table, returns_table
 from dreamgym.hub.card_metadata import agent_metadata, is_repo_id, model_metadata
 from dreamgym.hub.card_parts import document, facts, observation_unit, pinned, rights, section, world_facts
 from dreamgym.hub.config import BundleConfig
@@ -36,12 +36,14 @@ def model_card(
 ) -> str:
     """README.md of a world model.
 
-    config: the model's config.json. fidelity: contents of fidelity.json, None if nobody measured. replay: whether replay.mp4 lies beside
-    the card. training: contents of training.json. bundled: the environment id that dreams this model without a download, such as
-    "dreamgym/Dream-CarRacing-v0". revision: a tag or commit to show in the example. What is missing, or of the wrong type, is left out.
-    Raises ValueError without a license, MissingDependencyError without huggingface_hub.
+    config: the model's config.json. fidelity: contents of fidelity.json, or what `dreamgym evaluate` or `dreamgym fidelity` writes with
+    --out; None if nobody measured. replay: whether replay.mp4 lies beside the card. training: contents of training.json. bundled: the
+    environment id that dreams this model without a download, such as "dreamgym/Dream-CarRacing-v0". revision: a tag or commit to show in
+    the example. What is missing, or of the wrong type, is left out.
+    Raises ValueError without a license or for numbers of another environment, MissingDependencyError without huggingface_hub.
     """
     spec = config.spec
+    fidelity = as_fidelity(fidelity, spec.env_id)
     metadata = model_metadata(
         spec.env_id, fidelity, name=repo_id.rpartition("/")[2], license=license, datasets=_datasets(config.source, training)
     )
@@ -71,11 +73,10 @@ def agent_card(
 ) -> str:
     """README.md of an agent.
 
-    agent: contents of agent.json. spec: of the model it reads. fidelity: what was measured, as fidelity.json or as `dreamgym evaluate
-    --out` writes it. base_model: the repository (or bundled name) of that model, base_revision its commit. Else as `model_card`.
+    agent: contents of agent.json. spec: of the model it reads. base_model: the repository (or bundled name) of that model, base_revision
+    its commit. Else as `model_card`.
     """
-    if "awake" in part(fidelity):
-        fidelity = {"policy": fidelity}
+    fidelity = as_fidelity(fidelity, spec.env_id)
     metadata = agent_metadata(spec.env_id, fidelity, name=repo_id.rpartition("/")[2], license=license, base_model=base_model)
     lines = [f"# {plain(repo_id)}", "", f"An agent for {code(spec.env_id)} that sees it through a world model, made with dreamgym.", ""]
     lines += section("What it is", facts(_agent_facts(agent, spec, base_model, base_revision)))
@@ -172,7 +173,7 @@ def _agent_facts(agent: dict[str, Any], spec: Spec, base_model: str | None, base
 # ---- fidelity, training, rights -----------------------------------------------------------------------------------------
 
 
-def _fidelity(fidelity: dict[str, Any] | None, unit: str, *, of_agent: bool = False) -> list[str]:
+def _fidelity(fidelity: dict[str, Any], unit: str, *, of_agent: bool = False) -> list[str]:
     title = "Returns" if of_agent else "Fidelity"
     if not fidelity:
         return section(title, ["Nobody has measured it."])
@@ -192,11 +193,11 @@ def _fidelity(fidelity: dict[str, Any] | None, unit: str, *, of_agent: bool = Fa
     return lines + section("Not measured", unknown)
 
 
-def _training(source: dict[str, Any], fidelity: dict[str, Any] | None, training: dict[str, Any] | None) -> list[str]:
+def _training(source: dict[str, Any], fidelity: dict[str, Any], training: dict[str, Any] | None) -> list[str]:
     preset, size = _preset(source, training), words(training, "preset", "size")
     notes, policies = words(training, "preset", "notes"), words(fidelity, "data", "policies")
     steps, seed = number(fidelity, "data", "env_steps"), number(training, "seed")
-    command = words(training, "command") or words(source, "command")
+    command, origin = words(training, "command") or words(source, "command"), words(source, "derived_from")
     versions = {**part(source), **part(fidelity, "versions")}
     tools = [f"{name} {words(versions, name)}" for name in ("dreamgym", "torch", "gymnasium", "stable-baselines3") if words(versions, name)]
     rows = [
@@ -207,6 +208,7 @@ def _training(source: dict[str, Any], fidelity: dict[str, Any] | None, training:
         ("its notes", plain(notes) if notes else None),
         ("seed", decimal(number(source, "seed") if seed is None else seed, 20)),
         ("command", code(command) if command else None),
+        ("derived from", code(origin) if origin else None),
         ("made with", ", ".join(map(code, tools)) or None),
     ]
     lines = facts(rows)

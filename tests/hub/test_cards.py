@@ -304,6 +304,20 @@ def test_controls_may_stand_beside_the_policy() -> None:
     assert card(fidelity) == card(measured())
 
 
+def test_what_the_command_line_wrote_makes_the_same_tables() -> None:
+    whole = measured()
+    returns, fixed = whole["policy"], {"env_id": "Toy-v0", "episodes": 2, "temperature": 1.25, **whole["fixed_policies"]}
+    assert card(returns).count("| **learned in the dream") == 1 and "Errors of prediction were not measured." in card(returns)
+    assert data_of(card(returns)).eval_results[0].metric_value == returns["awake"]["mean"]
+    assert "| `push` |" in card(fixed) and "Dreamt with temperature 1.25." in card(fixed) and "Dreamt with" not in card(whole)
+
+
+@pytest.mark.parametrize("keys", [("env_id",), ("policy", "env_id")], ids=".".join)
+def test_numbers_of_another_environment_are_refused(keys: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="measured in 'Other-v0', but this is about 'Toy-v0'"):
+        card(with_change("Other-v0", *keys))
+
+
 # ---- strangers ----------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +358,7 @@ def test_hostile_texts_stay_in_their_cells_and_in_their_yaml() -> None:
     fidelity["open_loop"]["mean_noise"][HOSTILE] = fidelity["one_step"]
     fidelity["policy"]["controls"]["baselines"]["judged"][HOSTILE] = {"mean": 1.0}
     training = hostile({"seed": 0, "command": "python", "preset": {"name": "dreamer-v3", "size": "tiny", "notes": "n"}})
-    text = card(fidelity, training=training, config=config(f"Toy {HOSTILE}", source=hostile({"dataset": "a/b", "preset": "planet"})))
+    text = card(fidelity, training=training, config=config(f"Toy-v0 {HOSTILE}", source=hostile({"dataset": "a/b", "preset": "planet"})))
     assert_harmless(text)
     data = data_of(text)
     assert (data.license, data.library_name, len(data.tags), data.datasets) == ("mit", "dreamgym", 4, None)
@@ -420,6 +434,7 @@ def test_any_json_in_place_of_any_part_makes_a_card(data: st.DataObject) -> None
             inner = inner[data.draw(st.sampled_from(nested))]
         if inner:
             inner[data.draw(st.sampled_from(sorted(inner)))] = data.draw(JSON)
+    fidelity.pop("env_id", None), fidelity["policy"].pop("env_id", None) if isinstance(fidelity.get("policy"), dict) else None
     text = card(fidelity, training=data.draw(JSON.filter(lambda value: value is None or isinstance(value, dict))))
     assert data_of(text).license == "mit"
     assert set(rows_of(text)) <= set(range(3, 10))
@@ -525,5 +540,5 @@ def test_gymnasium_is_not_asked_to_make_what_a_card_names(monkeypatch: pytest.Mo
     monkeypatch.setattr(gym, "make", lambda *_, **__: pytest.fail("made an environment"))
     monkeypatch.setattr(gym, "spec", lambda *_, **__: pytest.fail("looked up an environment"))
     before = copy.copy(set(sys.modules))
-    card(measured(), config=config("antigravity:Toy-v0"))
+    assert "`antigravity:Toy-v0`" in card(config=config("antigravity:Toy-v0"))
     assert "antigravity" not in set(sys.modules) - before
