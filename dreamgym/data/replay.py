@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -209,9 +210,9 @@ _HUB_DOOR: dict[str, Callable[..., Any]] = {}
 
 
 def _hub(name: str) -> Callable[..., Any]:
-    """The hub layer lies above data, so it hands its functions down when it is imported (dreamgym/__init__ sees to it)."""
+    """The hub layer lies above data, so it hands its functions down when it is imported: here, by whoever first asks for one."""
     if name not in _HUB_DOOR:
-        raise RuntimeError("import dreamgym.hub first: it connects Replay with its file format.")
+        importlib.import_module("dreamgym.hub.datasets")
     return _HUB_DOOR[name]
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 from gymnasium import spaces
 
 from dreamgym.data import Replay
+from dreamgym.data import replay as replay_module
 from dreamgym.errors import InvalidDataError, ModelNotFoundError
 from dreamgym.hub import datasets
 from dreamgym.hub.datasets import load_rollouts, save_rollouts
@@ -127,6 +129,13 @@ def test_the_first_format_is_still_read() -> None:
 
 
 # ---- what cannot be saved -----------------------------------------------------------------------------------------------
+
+
+def test_a_replay_finds_the_hub_without_anybody_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "_HUB_DOOR", {})
+    monkeypatch.delitem(sys.modules, "dreamgym.hub.datasets")
+    with pytest.raises(ValueError, match="does not name a repository"):
+        Replay.from_hub("no repository")
 
 
 def test_an_empty_replay_is_not_saved(tmp_path: Path) -> None:
@@ -445,6 +454,22 @@ def test_headers_that_make_no_sense_are_refused(header: str, folder: Path) -> No
     rollouts.forge(folder, archive(contents))
     with pytest.raises(InvalidDataError, match=r"episodes-00000\.npz"):
         load_rollouts(folder)
+
+
+def test_no_damage_to_a_shard_gives_another_error_than_ours(tmp_path: Path) -> None:
+    """Flipped, lost and added bytes, half of them where the archive's directory lies; 6,000 were tried by hand."""
+    save_rollouts(rollouts.filled(toys.CHOICES), tmp_path)
+    data, rng, refused = (tmp_path / rollouts.SHARD).read_bytes(), np.random.default_rng(0), 0
+    for number in range(80):
+        damaged = bytearray(data)
+        place = int(rng.integers(len(data)) if number % 2 else rng.integers(data.index(b"PK\x01\x02"), len(data)))
+        damaged[place : place + int(rng.integers(0, 6))] = rng.bytes(int(rng.integers(0, 6)))
+        rollouts.forge(tmp_path, bytes(damaged))
+        try:
+            load_rollouts(tmp_path)
+        except InvalidDataError:
+            refused += 1
+    assert refused > 40  # dates and the like may be anything
 
 
 def names() -> list[str]:

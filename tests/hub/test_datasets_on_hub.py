@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 import dreamgym.hub.datasets as datasets
 from dreamgym.data import Replay
 from dreamgym.errors import HubUnreachableError, InvalidDataError, ModelAccessError, ModelNotFoundError
 from dreamgym.structs import Spec
+from dreamgym.training.loop import fit
 from tests.data import toys
 from tests.hub import rollouts
 from tests.hub.conftest import TOKENS, environment, move_to, welcome
 from tests.hub.loopback_hub import LoopbackHub
+from tests.training.tiny import tiny_ensemble
 
 REPO = "alice/toy-rollouts"
 
@@ -190,6 +195,16 @@ def test_the_card_tells_the_numbers_of_meta(hub: LoopbackHub) -> None:
     meta = json.loads(Path(huggingface_hub.hf_hub_download(REPO, "meta.json", repo_type="dataset", cache_dir=cache_now())).read_text())
     assert card.data.license == "cc-by-4.0" and "dreamgym" in card.data.tags and "reinforcement-learning" in card.data.task_categories
     assert str(meta["episodes"]) in card.text and "policy2" in card.text and "toys" in card.text
+
+
+def test_fit_learns_offline_from_what_was_pulled(hub: LoopbackHub, tmp_path: Path) -> None:
+    spec = replace(toys.VECTOR, observation_space=spaces.Box(-1e6, 1e6, (3,), np.float32))
+    replay = Replay(spec)
+    for mark in range(12):
+        toys.add(replay, 30, mark=mark % 2, terminated=mark % 3 == 0)
+    replay.push_to_hub(REPO, license="mit")
+    run = fit(Replay.from_hub(REPO, folder=tmp_path / "rows"), tiny_ensemble(), out=tmp_path / "run", progress=False)
+    assert run.metrics["env_steps"] == 0 and run.model.spec == spec
 
 
 SCRIPT = """
