@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamgym.dreams.engine import DreamEngine
 from dreamgym.structs import Prediction
 from dreamgym.testing.report import Fault
-from dreamgym.testing.subject import Subject, extreme_actions, sampled_actions
+from dreamgym.testing.subject import NotApplicable, Subject, extreme_actions, sampled_actions
 
 __all__ = ["check_decoded_values", "check_feature_range", "check_finite", "check_prediction_range"]
 
@@ -65,7 +65,7 @@ def check_finite(subject: Subject) -> Iterator[Fault]:
 
 def check_prediction_range(subject: Subject) -> Iterator[Fault]:
     """continue_prob is a probability, uncertainty at least 0."""
-    trace = subject.trace
+    trace = _trace(subject)
     if trace.continue_low < -_EPS or trace.continue_high > 1 + _EPS:
         mend = "return the probability that life goes on: sigmoid of the logits, not the logits"
         yield Fault("continue_prob from 0 to 1", f"{trace.continue_low:.6g} to {trace.continue_high:.6g}", mend)
@@ -76,7 +76,8 @@ def check_prediction_range(subject: Subject) -> Iterator[Fault]:
 
 def check_feature_range(subject: Subject) -> Iterator[Fault]:
     """Features stay within feature_low and feature_high; dreams clip what does not, and agents miss it."""
-    model, least, most = subject.model, subject.trace.feature_low, subject.trace.feature_high
+    model, trace = subject.model, _trace(subject)
+    least, most = trace.feature_low, trace.feature_high
     low, high = np.full(least.shape, -_UNSTATED), np.full(least.shape, _UNSTATED)
     if hasattr(model, "feature_low"):
         low, high = (np.asarray(bound, np.float64) for bound in (model.feature_low, model.feature_high))
@@ -100,6 +101,12 @@ def check_decoded_values(subject: Subject) -> Iterator[Fault]:
         fault = _value_fault(name, begun, torch.cat([begun, dreamt]), part)
         if fault:
             yield fault
+
+
+def _trace(subject: Subject) -> Trace:
+    if subject.trace is None:
+        raise NotApplicable("the check 'finite', which dreams for it, was left out")
+    return subject.trace
 
 
 def _value_fault(name: str, begun: Tensor, every: Tensor, space: spaces.Space[Any]) -> Fault | None:

@@ -89,13 +89,11 @@ def check_world_model(model_or_repo: Any, *, seed: int = 0, steps: int = 200, re
     if steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1.")
     model = load_model(model_or_repo) if model_or_repo is None or isinstance(model_or_repo, (str, os.PathLike)) else model_or_repo
-    subject = Subject(model, seed=seed, steps=steps, real_env=real_env)
-    findings: list[Finding] = []
-    not_made: dict[str, str] = {}
+    examination = _Examination(Subject(model, seed=seed, steps=steps, real_env=real_env), frozenset(skip))
     with purity.generators_kept():
         for check in CHECKS:
-            _make(check, subject, findings, not_made, skip)
-    return Report(_name_of(model), tuple(findings), tuple(subject.passed), not_made, tuple(check.name for check in CHECKS))
+            examination.make(check)
+    return examination.report(_name_of(model))
 
 
 def assert_world_model(model_or_repo: Any, **options: Any) -> None:
@@ -103,32 +101,48 @@ def assert_world_model(model_or_repo: Any, **options: Any) -> None:
     check_world_model(model_or_repo, **options).raise_for_findings()
 
 
-def _make(check: Check, subject: Subject, findings: list[Finding], not_made: dict[str, str], skip: Collection[str]) -> None:
-    """One check: its findings, or that it passed, or why it was not made."""
-    failed = {finding.check for finding in findings}
-    missing = next((name for name in check.needs if name in failed or not_made.get(name, "").startswith(_BUILDS_ON)), None)
-    if check.name in skip:
-        not_made[check.name] = "left out by skip"
-        return
-    if missing is not None:
-        not_made[check.name] = f"{_BUILDS_ON} {missing}"
-        return
-    found: list[Fault] = []
-    try:
-        with torch.inference_mode():  # as dreams are
-            for fault in check.look(subject):
-                found.append(fault)
-    except NotApplicable as reason:
-        not_made[check.name] = str(reason)
-        return
-    except Exception as error:  # the model's own, whatever it is: it is what the author wants to hear of
-        found.append(_crash(error))
-    findings += [Finding(check.name, fault.expected, fault.found, fault.mend) for fault in found]
-    if not found:
-        subject.passed.append(check.name)
+class _Examination:
+    """Makes the checks one after another and remembers what came of each."""
 
+    def __init__(self, subject: Subject, skip: Collection[str]) -> None:
+        self.subject = subject
+        self.skip = skip
+        self.findings: list[Finding] = []
+        self.not_made: dict[str, str] = {}
+        self.roots: dict[str, str] = {}  # which failed check keeps a check from being made; itself where it failed
 
-_BUILDS_ON = "it builds on"
+    def make(self, check: Check) -> None:
+        """One check: its findings, or that it passed, or why it was not made."""
+        root = next((self.roots[name] for name in check.needs if name in self.roots), None)
+        if check.name in self.skip:
+            self.not_made[check.name] = "left out by skip"
+        elif root is not None:
+            self.roots[check.name] = root
+            self.not_made[check.name] = f"it builds on {root}"
+        else:
+            self._look(check)
+
+    def report(self, name: str) -> Report:
+        """What came of it."""
+        order = tuple(check.name for check in CHECKS)
+        return Report(name, tuple(self.findings), tuple(self.subject.passed), self.not_made, order)
+
+    def _look(self, check: Check) -> None:
+        found: list[Fault] = []
+        try:
+            with torch.inference_mode():  # as dreams are
+                for fault in check.look(self.subject):
+                    found.append(fault)
+        except NotApplicable as reason:
+            self.not_made[check.name] = str(reason)
+            return
+        except Exception as error:  # the model's own, whatever it is: it is what the author wants to hear of
+            found.append(_crash(error))
+        self.findings += [Finding(check.name, fault.expected, fault.found, fault.mend) for fault in found]
+        if found:
+            self.roots[check.name] = check.name
+        else:
+            self.subject.passed.append(check.name)
 
 
 def _crash(error: Exception) -> Fault:
