@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dreamgym.errors import InvalidModelError
 from dreamgym.formats.strict_json import escape, quote
 
-__all__ = ["ArrayType", "read_arrays", "write_arrays"]
+__all__ = ["ArrayType", "check_looks", "read_arrays", "write_arrays"]
 
 _MAX_HEADER = 1024  # bytes of a member before its numbers; numpy writes 128
 _MAX_DIRECTORY = 64 * 1024
@@ -72,11 +72,16 @@ def read_arrays(data: bytes, wanted: Mapping[str, ArrayType], where: str) -> dic
         raise InvalidModelError(f"{where}: not a consistent .npz archive ({escape(str(error))})") from error
 
 
+def check_looks(data: bytes, where: str) -> None:
+    """Say what a file is that git left in place of an archive; more helpful than a size that differs."""
+    if data.startswith(b"version https://git-lfs"):
+        raise InvalidModelError(f"{where}: not an .npz archive but a Git LFS pointer; fetch the content with: git lfs pull")
+
+
 def _check_directory(data: bytes, count: int, where: str) -> None:
     """Look at the end of the archive before zipfile reads a directory of any length."""
     end = data[-_END_SIZE:]
-    if data.startswith(b"version https://git-lfs"):
-        raise InvalidModelError(f"{where}: not an .npz archive but a Git LFS pointer; fetch the content with: git lfs pull")
+    check_looks(data, where)
     if len(end) < _END_SIZE or not end.startswith(_END) or not data.startswith(b"PK\x03\x04"):
         raise InvalidModelError(f"{where}: not an .npz archive, or cut off, or with something behind its end")
     if data[-_END_SIZE - _LOCATOR_SIZE :].startswith(_ZIP64_LOCATOR):

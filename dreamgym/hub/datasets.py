@@ -22,7 +22,7 @@ from dreamgym.data import replay as replay_module
 from dreamgym.data.replay import Replay
 from dreamgym.data.storage import Layout
 from dreamgym.errors import HubUnreachableError, InvalidDataError, InvalidModelError, ModelNotFoundError, data_errors
-from dreamgym.formats.arrays import ArrayType, read_arrays, write_arrays
+from dreamgym.formats.arrays import ArrayType, check_looks, read_arrays, write_arrays
 from dreamgym.formats.codec import encode
 from dreamgym.formats.files import FileSet, Fingerprint
 from dreamgym.formats.strict_json import loads
@@ -125,7 +125,7 @@ def push_dataset_to_hub(
         meta = save_rollouts(replay, folder, seeds=seeds, source=source)
         described = loads((folder / META).read_bytes(), limit=MAX_META)
         files: dict[str, bytes | Path] = {name: folder / name for name in (META, *map(shard_name, range(len(meta.shards))))}
-        files["README.md"] = dataset_card(described, repo_id=repo.repo_id, license=license).encode()
+        files["README.md"] = dataset_card(described, repo_id=repo.repo_id, license=license, revision=tag).encode()
         return upload(
             repo.repo_id,
             files,
@@ -232,6 +232,7 @@ def _announced(files: FileSet, name: str, shard: Shard, heal: Callable[[str], Fi
     """The bytes of a shard, which are those that meta.json announces."""
     try:
         data = files.read(name, limit=shard.size)
+        check_looks(data, files.where(name))
         shard.fingerprint.check(data, files.where(name), META)
         return data
     except ModelNotFoundError as error:

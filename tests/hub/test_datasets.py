@@ -374,7 +374,9 @@ def test_a_damaged_shard_is_told_by_its_checksum(folder: Path) -> None:
         load_rollouts(folder)
 
 
-@pytest.mark.parametrize("data,word", [(b"", "truncated"), (b"x" * 10**6, "the limit is")])
+@pytest.mark.parametrize(
+    "data,word", [(b"", "truncated"), (b"x" * 10**6, "the limit is"), (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull")]
+)
 def test_a_shard_of_another_size_is_refused_unread(data: bytes, word: str, folder: Path) -> None:
     (folder / rollouts.SHARD).write_bytes(data)
     with pytest.raises(InvalidDataError, match=word):
