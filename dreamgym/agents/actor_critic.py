@@ -17,6 +17,8 @@ from dreamgym.agents.behaviour import ALIGNMENTS, BehaviourLosses, Dream, Scores
 from dreamgym.agents.critics import Critic, SlowAverage, SlowCopy, SlowCritic, value_loss
 from dreamgym.agents.features import read_features
 from dreamgym.agents.returns import PercentileScale, ReturnScale, lambda_returns, n_step_returns, replay_lambda_returns, reward_sum
+from dreamgym.agents.sharing import push_agent
+from dreamgym.formats.files import FileSet
 from dreamgym.models.guard import Guard
 from dreamgym.nn.networks import MLPConfig
 from dreamgym.nn.policies import ActionDistribution, BoundedNormalConfig, OneHotFamily, TanhNormalConfig, TruncatedNormalConfig
@@ -287,7 +289,11 @@ class ActorCritic(nn.Module):
         """Write agent.json and agent.safetensors."""
         write_agent(folder, self, feature_size=self.feature_size, config=self.config, kind="actor-critic")
 
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> Any:
+        """Share it on the Hub as one commit, linked to its world model; see dreamgym.hub.sharing.push_agent. Returns commit and page."""
+        return push_agent(self, repo_id, license=license, **options)
+
     @classmethod
-    def load(cls, folder: str | Path, spec: Spec) -> ActorCritic:
-        """Read what `save` wrote; spec is the world model's. Raises ModelNotFoundError, InvalidModelError."""
+    def load(cls, folder: str | Path | FileSet, spec: Spec) -> ActorCritic:
+        """Read what `save` wrote, in a folder or the Hub's cache; spec: the world model's. Raises ModelNotFoundError, InvalidModelError."""
         return read_agent(folder, ActorCriticConfig, lambda size, config: cls(spec, size, config), kind="actor-critic")

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from dreamgym.agents.agent_files import read_agent, write_agent
 from dreamgym.agents.features import read_features
+from dreamgym.agents.sharing import push_agent
+from dreamgym.formats.files import FileSet
 from dreamgym.structs import Spec
 
 __all__ = [
@@ -196,9 +198,13 @@ class LinearController(nn.Module):
         """Write agent.json and agent.safetensors."""
         write_agent(folder, self, feature_size=self.feature_size, config=self.config, kind="linear")
 
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> Any:
+        """Share it on the Hub as one commit, linked to its world model; see dreamgym.hub.sharing.push_agent. Returns commit and page."""
+        return push_agent(self, repo_id, license=license, **options)
+
     @classmethod
-    def load(cls, folder: str | Path, spec: Spec) -> LinearController:
-        """Read what `save` wrote; spec is the world model's. Raises ModelNotFoundError, InvalidModelError."""
+    def load(cls, folder: str | Path | FileSet, spec: Spec) -> LinearController:
+        """Read what `save` wrote, in a folder or the Hub's cache; spec: the world model's. Raises ModelNotFoundError, InvalidModelError."""
         return read_agent(folder, LinearControllerConfig, lambda size, config: cls(spec, size, config), kind="linear")
 
     def _read(self, features: Tensor) -> Tensor:

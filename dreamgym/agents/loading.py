@@ -1,27 +1,62 @@
-"""Open an agent folder without knowing who wrote it: an actor-critic or a controller with weights, or a planner, which has none."""
+"""Open an agent without knowing who wrote it: an actor-critic or a controller with weights, or a planner, which has none."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from dreamgym.agents.actor_critic import ActorCritic
-from dreamgym.agents.agent_files import read_kind
+from dreamgym.agents.agent_files import AGENT, read_kind
 from dreamgym.agents.linear import LinearController
 from dreamgym.agents.planning import Planner, load_planner
+from dreamgym.formats.files import FileSet
 
 __all__ = ["load_agent"]
 
+_HUB = "dreamgym.hub"  # a name, not an import: agents lie below the hub
 
-def load_agent(folder: str | Path, model: Any) -> ActorCritic | LinearController | Planner:
-    """The agent that `fit` or `save` wrote beside `model`. Raises ModelNotFoundError or InvalidModelError.
+Agent = ActorCritic | LinearController | Planner
 
-    An ActorCritic and a LinearController read the model's features and have `predict`; a planner reads its states. BeliefPolicy takes
-    any of them.
+
+def load_agent(
+    folder: str | Path,
+    model: Any,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Agent:
+    """The agent that `fit` or `save` wrote beside `model`, or that was pushed to the Hub as "user/repo" (or "user/repo@revision").
+
+    A str of that form means the Hub unless a folder of that name holds an agent.json; the other arguments are as for
+    WorldModel.from_pretrained. An ActorCritic and a LinearController read the model's features and have `predict`; a planner reads its
+    states. BeliefPolicy takes any of them.
+    Raises ModelNotFoundError, IncompatibleModelError or InvalidModelError; for the Hub also ModelAccessError and HubUnreachableError.
     """
-    folder = Path(folder)
-    if not (folder / "agent.safetensors").is_file():
-        return load_planner(folder, model)
-    if read_kind(folder) == "linear":
-        return LinearController.load(folder, model.spec)
-    return ActorCritic.load(folder, model.spec)
+    if revision is None and (not isinstance(folder, str) or not _names_repository(folder)):
+        return _open(FileSet.of(Path(folder).expanduser(), "agent"), model)
+    client, sharing = importlib.import_module(f"{_HUB}.client"), importlib.import_module(f"{_HUB}.sharing")
+    access = client.Access(token, cache_dir, local_files_only)
+    agent: Agent = sharing.pull_agent(client.parse_repo(str(folder), revision), access, lambda files: _open(files, model))
+    return agent
+
+
+def _names_repository(text: str) -> bool:
+    if text.startswith(("./", "../", "~", "/")) or Path(text, AGENT).is_file():
+        return False
+    try:
+        importlib.import_module(f"{_HUB}.repository").parse_repo(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _open(files: FileSet, model: Any) -> Agent:
+    kind = read_kind(files)
+    if kind == "linear":
+        return LinearController.load(files, model.spec)
+    if kind == "actor-critic":
+        return ActorCritic.load(files, model.spec)
+    return load_planner(files, model)

@@ -25,6 +25,7 @@ from dreamgym.agents.planner_search import (
     candidate_noise,
     family_of,
 )
+from dreamgym.agents.sharing import push_agent
 from dreamgym.errors import InvalidModelError, NonFiniteDreamError
 from dreamgym.formats.files import FileSet
 from dreamgym.formats.strict_json import escape, quote
@@ -176,6 +177,10 @@ class Planner(ABC):
     def save(self, folder: str | Path) -> None:
         """Write agent.json: the kind and the config. A reward function, value or policy is code and must be given again."""
         write_description(folder, config=self._settings, kind=self.kind)
+
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> Any:
+        """Share it on the Hub as one commit, linked to its world model; see dreamgym.hub.sharing.push_agent. Returns commit and page."""
+        return push_agent(self, repo_id, license=license, **options)
 
     def _start(self, key: StepKey, memory: Plan | None) -> Proposal:
         fresh = self.family.start(len(key.step), self._settings.horizon, key.step.device)

@@ -27,6 +27,7 @@ from dreamgym.structs import StartBank
 
 __all__ = [
     "BundleConfig",
+    "bundled_folder",
     "bundled_names",
     "from_pretrained",
     "load",
@@ -104,6 +105,11 @@ def _weights_differ(folder: Path, data: bytes) -> bool:
 def bundled_names() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in _PRETRAINED.glob(f"*/{CONFIG}"))
+
+
+def bundled_folder(name: str) -> Path | None:
+    """Where a model that came with the package lies; None if it did not."""
+    return _PRETRAINED / name if name in bundled_names() else None
 
 
 def load_bundled(name: str, device: str | torch.device = "cpu", *, access: Access | None = None) -> WorldModel:
