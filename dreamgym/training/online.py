@@ -23,7 +23,7 @@ from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
-from dreamgym.training.experience import adopt_dataset, forget_episodes, unseen
+from dreamgym.training.experience import adopt_dataset, forget_episodes, provenance, unseen
 from dreamgym.training.learners import Randomness, calibrate, draw_start_bank, linear_decay, seeded
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.online_acting import Explorer, play
@@ -317,7 +317,7 @@ class OnlineTrainer:
         fit_scaling(self.model, self.replay, before_learning=False)
         calibrate(self.model, self.held_out, self.replay, most=64)
         self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
-        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "size": self.preset.size, "seed": self.seed}
+        source = provenance(self.spec, self.preset.name, self.seed, self.replay, size=self.preset.size)
         bundle.save(self.model, self.folder / "model", source=source)
         self.agent.save(self.folder / "agent")
 

@@ -25,7 +25,7 @@ from dreamgym.models.ensemble import Ensemble
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
-from dreamgym.training.experience import adopt_dataset, forget_episodes
+from dreamgym.training.experience import adopt_dataset, forget_episodes, provenance
 from dreamgym.training.learners import (
     AgentLearner,
     AutoencoderLearner,
@@ -285,7 +285,7 @@ class Trainer:
             return  # nothing learned yet: there is no model to leave
         self.model.eval()
         self.model.initial_states = draw_start_bank(self.model, self.replay, size=self.preset.start_states, seed=self.seed)
-        bundle.save(self.model, self.folder / "model", source={"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed})
+        bundle.save(self.model, self.folder / "model", source=provenance(self.spec, self.preset.name, self.seed, self.replay))
         self.agent.save(self.folder / "agent")
 
     def _weights(self) -> dict[str, dict[str, Tensor]]:

@@ -27,7 +27,7 @@ from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec, StartBank
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
 from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
-from dreamgym.training.experience import check_dataset
+from dreamgym.training.experience import check_dataset, provenance
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
 from dreamgym.training.trainer import VALIDATION_SEEDS
@@ -272,7 +272,7 @@ class WorldModelsTrainer:
         self.model.initial_states = draw_starts(self.model, self.lives.codes, size=self.preset.start_states, seed=self.seed)
         if settings.threshold and self.awake:
             self._calibrate_threshold(number)
-        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed, "round": number}
+        source = provenance(self.spec, self.preset.name, self.seed, self.lives.pixels, round=number)
         bundle.save(self.model, self._round(number) / "model", source=source)
 
     def _calibrate_threshold(self, number: int) -> None:
@@ -367,7 +367,7 @@ class WorldModelsTrainer:
         self.model.eval()
         if self.model.initial_states is None:
             self.model.initial_states = draw_starts(self.model, self.lives.codes, size=self.preset.start_states, seed=self.seed)
-        source = {"env_id": self.spec.env_id, "preset": self.preset.name, "seed": self.seed}
+        source = provenance(self.spec, self.preset.name, self.seed, self.lives.pixels)
         bundle.save(self.model, self.folder / "model", source=source)
         self.agent.save(self.folder / "agent")
 

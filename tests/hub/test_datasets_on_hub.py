@@ -203,8 +203,10 @@ def test_fit_learns_offline_from_what_was_pulled(hub: LoopbackHub, tmp_path: Pat
     for mark in range(12):
         toys.add(replay, 30, mark=mark % 2, terminated=mark % 3 == 0)
     replay.push_to_hub(REPO, license="mit")
-    run = fit(Replay.from_hub(REPO, folder=tmp_path / "rows"), tiny_ensemble(), out=tmp_path / "run", progress=False)
+    pulled = Replay.from_hub(REPO, folder=tmp_path / "rows")
+    run = fit(pulled, tiny_ensemble(), out=tmp_path / "run", progress=False)
     assert run.metrics["env_steps"] == 0 and run.model.spec == spec
+    assert json.loads((run.folder / "model" / "config.json").read_text())["source"]["dataset"] == pulled.source
 
 
 SCRIPT = """
