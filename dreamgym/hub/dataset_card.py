@@ -55,7 +55,7 @@ def _extent(meta: dict[str, Any]) -> list[tuple[str, str | None]]:
     return [
         ("episodes", integer(number(meta, "episodes"))),
         ("steps", integer(number(meta, "steps"))),
-        ("files", f"{plural(len(listed), 'archive')} of whole episodes, {size / 1e6:,.1f} MB" if listed else None),
+        ("files", f"{plural(len(listed), 'archive')} of whole episodes, {decimal(size / 1e6, 3)} MB" if listed else None),
         ("seeds", _seeds(meta.get("seeds"))),
         ("source", ", ".join(map(code, others[:_MOST])) or None),
         ("made with", ", ".join(map(code, tools)) or None),
@@ -95,7 +95,7 @@ def _episodes(statistics: dict[str, Any]) -> list[str]:
     keys = ("mean", "std", "min", "median", "max")
     rows = [(label, *(decimal(number(statistics, name, key)) for key in keys)) for label, name in _SUMMARIES if part(statistics, name)]
     ended, cut = number(statistics, "terminated"), number(statistics, "truncated")
-    told = [] if ended is None or cut is None else ["", f"{plural(ended, 'episode')} terminated, {cut:,} cut off by a time limit."]
+    told = [] if ended is None or cut is None else ["", f"{plural(ended, 'episode')} terminated, {cut:,.0f} cut off."]
     return [*table(("", *keys), rows), *told]
 
 
@@ -146,5 +146,5 @@ def _biases(meta: dict[str, Any], statistics: dict[str, Any]) -> list[str]:
         told.append("No episode terminates: nothing about ends can be learned from it.")
     unseen = number(statistics, "invalid_observations")
     if unseen:
-        told.append(f"{plural(unseen, 'observation')} are marked invalid: the step happened, what was seen is not known.")
+        told.append(f"Marked invalid: {plural(unseen, 'observation')}. The step happened, what was seen is not known.")
     return told

@@ -34,11 +34,14 @@ def code(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
-    """Lines of a Markdown table; None is a cell of which nothing is known, a column of nothing else is left out. No rows, no lines."""
+    """Lines of a Markdown table; None is a cell of which nothing is known, a column of nothing else is left out. No rows, no lines.
+
+    The first column and those without a heading are aligned left, numbers right.
+    """
     if not rows:
         return []
     kept = [index for index in range(len(head)) if any(row[index] is not None for row in rows)]
-    lines = [[head[index] for index in kept], ["---" if index == 0 else "---:" for index in kept]]
+    lines = [[head[index] for index in kept], ["---" if index == 0 or not head[index] else "---:" for index in kept]]
     lines += [[_MISSING if row[index] is None else str(row[index]) for index in kept] for row in rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

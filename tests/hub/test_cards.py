@@ -507,13 +507,13 @@ def test_a_datasets_card_tells_who_acted_how_long_and_what_was_done() -> None:
     data = data_of(text)
     assert (data.license, data.task_categories, data.size_categories) == ("cc0-1.0", ["reinforcement-learning"], ["1K<n<10K"])
     assert set(data.tags) == {"dreamgym", "rollouts", "Pendulum-v1"}
-    assert "| `sticky` | 58 | 1,200 |" in text and "**seeds**: 4 to 6" in text and "1 archive of whole episodes, 2.0 MB" in text
-    assert "| return | -123.4 | 1.25 | 19 | 20 | 22 |" in text and "60 cut off by a time limit" in text
+    assert "| `sticky` | 58 | 1,200 |" in text and "**seeds**: 4 to 6" in text and "1 archive of whole episodes, 2 MB" in text
+    assert "| return | -123.4 | 1.25 | 19 | 20 | 22 |" in text and "60 cut off." in text
     assert "| -9 to -4.5 | 1,000 | ████████████████████ |" in text and "| 6 | 3 | ████████████████████ |" in text
     assert (
         "98% of the steps are of one behaviour, `sticky`" in text
         and "No episode terminates" in text
-        and "2 observations are marked" in text
+        and "Marked invalid: 2 observations." in text
     )
     assert 'Replay.from_hub("someone/rollouts", revision="main")' in text
 
