@@ -1,6 +1,6 @@
-"""The command line: dreamgym fit | play | evaluate | fidelity | temperature | report | demo. Each is one call of a public function.
+"""The command line: dreamgym fit | play | evaluate | fidelity | temperature | report | push | pull | info | demo.
 
-Everything heavy is imported inside the commands, so that `dreamgym --help` answers at once.
+Each command is one call of a public function. Everything heavy is imported inside the commands, so that `dreamgym --help` answers at once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def play(
     """Walk in a dream: film an agent's dream, or steer it yourself in a window.
 
     Args:
-        model: A bundled name or a model folder.
+        model: A bundled name, a model folder, or user/repo on the Hub.
         agent: random, an SB3 .zip (open only files you trust), or a folder with agent.json.
         algorithm: SB3's class that wrote the .zip.
         out: The film, .mp4 or .gif.
@@ -108,7 +108,7 @@ def evaluate(
     """Judge one policy in the dream and awake, beside random actions; with --controls, beside what a blind one would get.
 
     Args:
-        model: A bundled name or a model folder.
+        model: A bundled name, a model folder, or user/repo on the Hub.
         agent: random, an SB3 .zip (open only files you trust), or a folder with agent.json.
         algorithm: SB3's class that wrote the .zip.
         episodes: Episodes in each world.
@@ -164,7 +164,7 @@ def fidelity(
     """Play policies that never look in the dream and awake: does the dream rank them as the world does, and end as soon?
 
     Args:
-        model: A bundled name or a model folder.
+        model: A bundled name, a model folder, or user/repo on the Hub.
         episodes: Episodes of each policy in each world.
         first_seed: Seeds count up from here; 1,000,000 by default, which nothing trains on.
         periods: After how many steps the sweeps that are tried, beside constants, turn round; by default 1, 4, 16 and 64, and random
@@ -285,6 +285,81 @@ def report(
     print(write_report(Report(title or f"{compared.env_id}, learned in a dream", compared, video=video, command=command), out))
 
 
+def push(
+    folder: tyro.conf.Positional[str],
+    repo: tyro.conf.Positional[str],
+    *,
+    license: str,
+    model: str | None = None,
+    fidelity: Path | None = None,
+    replay: Path | None = None,
+    revision: str | None = None,
+    tag: str | None = None,
+    private: bool = False,
+    message: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    allow_unevaluated: bool = False,
+) -> None:
+    """Share a world model or an agent on the Hugging Face Hub: one commit, with a card made from what was measured.
+
+    Needs a token with the right to write: hf auth login, or HF_TOKEN.
+
+    Args:
+        folder: A model folder, or one with agent.json.
+        repo: user/name on the Hub; made if it is not there.
+        license: Such as mit, apache-2.0 or cc-by-4.0.
+        model: Of an agent, the world model it sees through: user/repo@commit, or a bundled name.
+        fidelity: What was measured: a fidelity.json, or what `dreamgym evaluate --out` wrote; by default the one in the folder.
+        replay: A film of at most 10 MB, .mp4.
+        revision: The branch, main by default.
+        tag: A name for the new commit, such as v1.
+        private: Make the repository a private one.
+        message: Of the commit.
+        dtype: How a model's weights are stored.
+        allow_unevaluated: Share it although nobody has measured it; the card will say so.
+    """
+    told: dict[str, Any] = {"license": license, "fidelity": fidelity, "replay": replay, "revision": revision, "tag": tag}
+    told |= {"private": private or None, "message": message, "allow_unevaluated": allow_unevaluated}
+    if (Path(folder) / "agent.json").is_file():
+        from dreamgym.agents import load_agent
+
+        if model is None:
+            raise ValueError("an agent needs its world model: --model user/repo@commit, or a bundled name.")
+        world = _load_model(model)
+        pushed = load_agent(Path(folder), world).push_to_hub(repo, model=world, **told)
+    else:
+        import torch
+
+        pushed = _load_model(str(Path(folder).absolute())).push_to_hub(repo, dtype=getattr(torch, dtype), **told)
+    print(f"{pushed.url}   commit: {pushed.commit}")
+
+
+def pull(repo: tyro.conf.Positional[str], *, revision: str | None = None, out: Path | None = None) -> None:
+    """Fetch a world model from the Hugging Face Hub, check it, and keep it in the cache or in a folder of yours.
+
+    Args:
+        repo: user/name, or user/name@revision.
+        revision: A branch, a tag or a commit; main by default.
+        out: A folder to copy it to.
+    """
+    from dreamgym.hub.sharing import pull_model
+
+    source = pull_model(repo, revision=revision, folder=out)
+    print(source + ("" if out is None else f"   copied to: {out}"))
+
+
+def info(model: tyro.conf.Positional[str], *, revision: str | None = None) -> None:
+    """Say what a world model or an agent is and what was measured of it, without loading its weights.
+
+    Args:
+        model: A folder, a bundled name, or user/name on the Hub.
+        revision: A branch, a tag or a commit of the repository; main by default.
+    """
+    from dreamgym.hub.info import describe
+
+    print(describe(model, revision=revision))
+
+
 def demo(
     *, out: Path = Path("demo"), steps: int = 400_000, minutes: float = 5.0, tracks: int = 20, seed: int = 0, model: str = "CarRacing"
 ) -> None:
@@ -315,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("DREAMGYM_DEBUG", "") not in ("", "0")
     commands: dict[str, Callable[..., Any]] = {
-        command.__name__: command for command in (fit, play, evaluate, fidelity, temperature, report, demo)
+        command.__name__: command for command in (fit, play, evaluate, fidelity, temperature, report, push, pull, info, demo)
     }
     described = (
         "Trained world models as standard gymnasium environments: train any agent inside the dream, act awake. "

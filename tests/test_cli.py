@@ -13,9 +13,11 @@ import pytest
 from dreamgym import cli
 from dreamgym.evaluation.comparison import Comparison
 from dreamgym.evaluation.returns import Returns
+from dreamgym.hub import bundle
+from tests.hub import toys
 
 HEAVY = "torch", "stable_baselines3", "cv2", "PIL"
-COMMANDS = "fit", "play", "evaluate", "fidelity", "temperature", "report", "demo"
+COMMANDS = "fit", "play", "evaluate", "fidelity", "temperature", "report", "push", "pull", "info", "demo"
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -90,6 +92,34 @@ def test_dropout_of_a_model_without_is_a_message(tmp_path: Path, capsys: pytest.
     assert cli.main(["temperature", "CartPole", "--dropouts", "0", "0.1", "--no-plot", "--out", str(tmp_path / "study")]) == 2
     assert "trained without dropout" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+# ---- sharing ----------------------------------------------------------------------------------------------------------------
+
+
+def test_info_tells_what_a_bundled_model_is_and_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "Pendulum"]) == 0
+    printed = capsys.readouterr().out
+    assert "`Pendulum-v1`" in printed and "350,129" in printed and "learned in the dream, judged awake" in printed
+
+
+def test_info_loads_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bundle.bundled_folder("CartPole")
+    assert folder is not None
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert cli.main(["info", str(tmp_path)]) == 0
+    assert "Nobody has measured it" in capsys.readouterr().out
+
+
+def test_a_push_without_numbers_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toys.ensemble().save_pretrained(tmp_path)
+    assert cli.main(["push", str(tmp_path), "alice/toy", "--license", "mit"]) == 2
+    assert "nobody has measured" in capsys.readouterr().err
+
+
+def test_a_push_to_no_repository_is_refused_before_anybody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pull", "https://example.org/x"]) == 2
+    assert "expected user/repo" in capsys.readouterr().err
 
 
 # ---- mistakes ---------------------------------------------------------------------------------------------------------------

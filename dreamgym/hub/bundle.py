@@ -29,6 +29,7 @@ __all__ = [
     "BundleConfig",
     "bundled_folder",
     "bundled_names",
+    "count_parameters",
     "from_pretrained",
     "load",
     "load_bundled",
@@ -260,6 +261,11 @@ def read_fidelity(folder: str | os.PathLike[str] | FileSet) -> dict[str, Any] | 
     if not isinstance(fidelity, dict):
         raise Place(where).error(f"is {quote(fidelity)}; expected an object")
     return fidelity
+
+
+def count_parameters(config: BundleConfig, where: str) -> int:
+    """How many a model of this config has; nothing is allocated. Raises InvalidModelError if it cannot be built."""
+    return sum(parameter.numel() for parameter in _build(config, torch.device("meta"), where).parameters())
 
 
 def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel:

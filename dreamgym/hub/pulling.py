@@ -7,22 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError
-from dreamgym.formats.files import FileSet, Fingerprint
+from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError, ModelNotFoundError
+from dreamgym.formats.files import FileSet, Fingerprint, replace_files
 from dreamgym.formats.strict_json import MAX_BYTES
 from dreamgym.hub.client import Access, Repo, Snapshot, fetch, refetch
 from dreamgym.hub.config import CONFIG, MAX_FILE, read_config
 
-__all__ = ["damaged_files", "fetch_model", "file_set", "read_snapshot", "shown"]
+__all__ = ["MODEL_FILES", "copy_files", "damaged_files", "fetch_model", "file_set", "read_snapshot", "shown", "with_optional"]
 
 T = TypeVar("T")
 
-_MODEL_FILES = {CONFIG: MAX_BYTES, **MAX_FILE}
+MODEL_FILES = {CONFIG: MAX_BYTES, **MAX_FILE}
 
 
 def fetch_model(repo: Repo, access: Access) -> Snapshot:
     """The three files of a world model, and no other; raises as `fetch`. What they hold has not been looked at."""
-    return fetch(repo, _MODEL_FILES, access)
+    return fetch(repo, MODEL_FILES, access)
 
 
 def shown(snapshot: Snapshot) -> str:
@@ -66,6 +66,21 @@ def _fetched_again(snapshot: Snapshot, names: list[str], access: Access, damage:
         kind = "" if snapshot.repo_type == "model" else f"{snapshot.repo_type}/"
         cure = f"hf cache rm {kind or 'model/'}{snapshot.repo_id}"
         raise InvalidModelError(f"{damage}; it cannot be downloaded again now, so when the Hub is back: {cure}") from error
+
+
+def with_optional(snapshot: Snapshot, name: str, limit: int, access: Access) -> FileSet:
+    """The files of a snapshot and one more, if the repository has it and it can be had now."""
+    try:
+        more = fetch(Repo(snapshot.repo_id, snapshot.commit), {name: limit}, access)
+    except (ModelNotFoundError, InvalidModelError, HubUnreachableError):
+        return file_set(snapshot)
+    return file_set(replace(snapshot, files={**snapshot.files, **more.files}))
+
+
+def copy_files(files: FileSet, names: Mapping[str, int], folder: Path) -> None:
+    """Write files of a snapshot into a folder as one set, config.json last; names: those that are copied -> most bytes."""
+    contents = {name: files.read(name, limit=limit) for name, limit in names.items() if name != CONFIG}
+    replace_files(folder, {**contents, CONFIG: files.read(CONFIG, limit=MAX_BYTES)})
 
 
 def damaged_files(files: FileSet) -> list[str]:

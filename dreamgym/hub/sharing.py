@@ -1,4 +1,4 @@
-"""Pushing models and agents as single commits that were tried before they left, and pulling agents."""
+"""Pushing models and agents as single commits that were tried before they left, and pulling them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from dreamgym.formats.strict_json import dumps, loads, quote
 from dreamgym.hub import bundle
 from dreamgym.hub.client import Access, Pushed, Repo, fetch, parse_repo, upload
 from dreamgym.hub.config import CONFIG, STARTS, WEIGHTS, read_config
-from dreamgym.hub.pulling import read_snapshot
+from dreamgym.hub.pulling import MODEL_FILES, copy_files, fetch_model, read_snapshot, with_optional
 from dreamgym.models.world_model import WorldModel
 
-__all__ = ["pull_agent", "push_agent", "push_model"]
+__all__ = ["pull_agent", "pull_model", "push_agent", "push_model"]
 
 T = TypeVar("T")
 Measured = Mapping[str, Any] | str | os.PathLike[str] | None
@@ -89,6 +89,22 @@ def push_model(
             message=message or f"A world model of {model.spec.env_id}, by dreamgym",
             remove=_OPTIONAL,
         )
+
+
+def pull_model(name: str, *, revision: str | None = None, folder: Path | None = None, access: Access | None = None) -> str:
+    """Fetch a world model from the Hub into the cache, load it to see that it can be, and copy it to `folder` if there is one.
+
+    Returns "user/repo@commit". Raises ValueError if `name` is not a repository's, else as WorldModel.from_pretrained.
+    """
+    repo, access = parse_repo(name, revision), access or Access()
+    snapshot = fetch_model(repo, access)
+    source = str(bundle.load_snapshot(snapshot, access).source)
+    if folder is not None:
+        files = with_optional(snapshot, bundle.FIDELITY, bundle.MAX_FIDELITY, access)
+        copied = {**MODEL_FILES, bundle.FIDELITY: bundle.MAX_FIDELITY}
+        (folder / bundle.FIDELITY).unlink(missing_ok=True)  # of another model
+        copy_files(files, {name: copied[name] for name in files.paths or ()}, folder)
+    return source
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import dreamgym
-from dreamgym import registration
+from dreamgym import cli, registration
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.hub import bundle
@@ -25,6 +25,7 @@ from tests.hub import toys
 from tests.hub.conftest import environment, move_to
 from tests.hub.loopback_hub import LoopbackHub
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client, about its own calls
 MEASURED = {"env_id": "CartPole-v1", "data": {"env_steps": 1000, "policies": "random"}}
 MODEL_FILES = {"config.json", "model.safetensors", "initial_states.safetensors"}
 
@@ -460,3 +461,36 @@ def test_a_model_is_not_an_agent_and_an_agent_not_a_model(hub: LoopbackHub, worl
         WorldModel.from_pretrained("alice/agent")
     with pytest.raises(ModelNotFoundError, match=r"'alice/toy' is not a dreamgym agent: it has no agent\.json"):
         dreamgym.load_agent("alice/toy", world)
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------------------
+
+
+def test_push_info_and_pull_from_the_command_line(hub: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, copied = tmp_path / "model", tmp_path / "copied"
+    bundle.save(toys.ensemble(), model)
+    (tmp_path / "numbers.json").write_text(json.dumps(MEASURED))
+    told = ["--license", "mit", "--fidelity", str(tmp_path / "numbers.json"), "--tag", "v1", "--private"]
+    assert cli.main(["push", str(model), "alice/toy", *told]) == 0
+    commit = hub.repos["model", "alice/toy"].tags["v1"]
+    assert commit in capsys.readouterr().out and hub.repos["model", "alice/toy"].private
+    hub.log.clear()
+    assert cli.main(["info", "alice/toy@v1"]) == 0
+    assert f"alice/toy@{commit}: a world model" in capsys.readouterr().out
+    assert asked_for(hub) == {"config.json", "fidelity.json"}  # no weights
+    assert cli.main(["pull", "alice/toy", "--revision", "v1", "--out", str(copied)]) == 0
+    assert {path.name for path in copied.iterdir()} == {*MODEL_FILES, "fidelity.json"}
+    assert torch.equal(toys.dream(bundle.load(copied))[-1], toys.dream(toys.ensemble())[-1])
+
+
+def test_an_agent_from_the_command_line(hub: LoopbackHub, world: WorldModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agents_of(world)["linear"].save(tmp_path)
+    told = ["--license", "mit", "--allow-unevaluated"]
+    assert cli.main(["push", str(tmp_path), "alice/agent", *told]) == 2
+    assert "--model user/repo@commit" in capsys.readouterr().err
+    assert cli.main(["push", str(tmp_path), "alice/agent", *told, "--model", str(world.source)]) == 0
+    capsys.readouterr()
+    assert cli.main(["info", "alice/agent"]) == 0
+    printed = capsys.readouterr().out
+    assert "an agent" in printed and "linear" in printed
+    assert asked_for(hub) >= {"agent.json"} and "fidelity.json" not in files_of(hub, "alice/agent")
