@@ -38,7 +38,9 @@ def opening(tmp_path_factory: pytest.TempPathFactory, good: Path) -> Iterator[Op
         root = tmp_path_factory.mktemp("hostile")
         shutil.copytree(good, root / "good")
         model = str(root / "good")
+        hub.add_repo("alice/good", {path.name: path.read_bytes() for path in good.iterdir()})
         doors = {"folder": [model], "dreamt": [model], "awake": [model], "misdeed": ["none", ""]}
+        doors |= {"repo": ["alice/good", {}], "repo_dreamt": ["alice/good", {}]}
         opened = Opening(root, hub, doors)
         yield opened
         opened.close()

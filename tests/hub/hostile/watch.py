@@ -13,10 +13,15 @@ __all__ = ["Watch"]
 
 _PROCESSES = ("subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "pty.", "ctypes.", "os.kill")
 _CODE = ("pickle.find_class", "code.__new__", "os.putenv")
-_CHANGES = {
-    *(f"os.{name}" for name in ("mkdir", "rename", "remove", "rmdir", "link", "symlink", "truncate", "chmod", "chown", "utime", "chdir")),
-    *(f"shutil.{name}" for name in ("rmtree", "move", "copyfile", "copytree", "unpack_archive")),
-    *("os.setxattr", "os.removexattr"),
+# Event -> where in its arguments paths stand, and the descriptors of the folders that they are relative to (None: the working folder).
+_CHANGES: dict[str, list[tuple[int, int | None]]] = {
+    **{f"os.{name}": [(0, 1)] for name in ("remove", "rmdir")},
+    **{f"os.{name}": [(0, 2)] for name in ("mkdir", "chmod")},
+    **{f"os.{name}": [(0, 3)] for name in ("chown", "utime")},
+    **{f"os.{name}": [(0, 2), (1, 3)] for name in ("rename", "link")},
+    **{f"os.{name}": [(0, None)] for name in ("truncate", "chdir", "setxattr", "removexattr")},
+    **{f"shutil.{name}": [(0, None)] for name in ("rmtree", "unpack_archive")},
+    **{f"shutil.{name}": [(1, None)] for name in ("move", "copyfile", "copytree")},
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _HARMLESS = ("/dev/null", "/dev/urandom", "/proc/self", "/proc/sys/vm", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu")
@@ -31,6 +36,7 @@ class Watch:
 
     def __init__(self, *, writable: Iterable[str], readable: Iterable[str], modules: Iterable[str], ports: Iterable[int]) -> None:
         self.seen: list[str] = []
+        self.sought: set[str] = set()  # names of modules
         self._writable = tuple(map(os.path.realpath, writable))
         ours = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[3]))
         self._code = tuple(map(os.path.realpath, ours))
@@ -66,6 +72,7 @@ class Watch:
         if event.startswith(_PROCESSES) or event in _CODE:
             return False
         if event == "import":
+            self.sought.add(arguments[0])
             return self.may_import(arguments[0])
         if event == "exec":
             return self._is_ours(arguments[0].co_filename)
@@ -74,8 +81,10 @@ class Watch:
         if event == "open":
             return self._may_open(arguments[0], arguments[2])
         if event in _CHANGES:
-            paths = [_text(path) for path in arguments if isinstance(path, (str, bytes, os.PathLike))]
-            return all(_inside(path, self._writable) for path in paths)
+            return all(_inside(_at(arguments, *where), self._writable) for where in _CHANGES[event])
+        if event == "os.symlink":  # it may neither stand nor lead out of the cache
+            link = _at(arguments, 1, 2)
+            return all(_inside(path, self._writable) for path in (link, os.path.join(os.path.dirname(link), _text(arguments[0]))))
         if event in ("socket.connect", "socket.sendto", "socket.bind"):
             return self._may_connect(arguments[1])
         if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
@@ -94,6 +103,15 @@ class Watch:
     def _is_ours(self, filename: str) -> bool:
         """Code from a file of an installed package, or of none: dataclasses and namedtuples write theirs."""
         return filename in ("<string>", "<frozen importlib._bootstrap>") or _inside(filename, self._code)
+
+
+def _at(arguments: tuple[Any, ...], path: int, folder: int | None) -> str:
+    """A path among an event's arguments, in full."""
+    descriptors = "/proc/self/fd"
+    if isinstance(arguments[path], int):
+        return os.readlink(f"{descriptors}/{arguments[path]}")
+    base = os.getcwd() if folder is None or arguments[folder] < 0 else os.readlink(f"{descriptors}/{arguments[folder]}")
+    return os.path.join(base, _text(arguments[path]))
 
 
 def _text(path: Any) -> str:
