@@ -20,7 +20,8 @@ from typing import Any, NoReturn, TypeVar
 
 from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError, ModelNotFoundError, require
 from dreamgym.formats.strict_json import escape, quote
-from dreamgym.hub.failures import Asked, in_our_words, is_passing, kinds, offline, scrubbed_logs
+from dreamgym.hub.failures import Asked, in_our_words, is_passing, kinds, may_be_repeated, offline, scrubbed_logs
+from dreamgym.hub.impatience import impatient
 from dreamgym.hub.questions import PATIENCE, asked_of, user_of, within
 from dreamgym.hub.repository import Access, Pushed, Repo, Snapshot, is_commit, is_revision, parse_repo
 
@@ -175,16 +176,13 @@ class _Door:
     def get_file(self, name: str, commit: str, size: int, *, force: bool = False) -> Path:
         """Download one file; a server that stumbles, or an address that expired, is asked once more."""
         asked = replace(self.asked, doing="downloading", doing_what=f"{name} ({_readable(size)})")
+        options = {"filename": name, "revision": commit, "cache_dir": self.cache, "force_download": force}
         for attempt in (1, 2):
             try:
-                with scrubbed_logs():
-                    return Path(
-                        self.hub.hf_hub_download(
-                            **self._named, **self._us, filename=name, revision=commit, cache_dir=self.cache, force_download=force
-                        )
-                    )
+                with scrubbed_logs(), impatient():
+                    return Path(self.hub.hf_hub_download(**self._named, **self._us, **options))
             except Exception as error:
-                if attempt == 2 or "HfHubHTTPError" not in kinds(error):
+                if attempt == 2 or not may_be_repeated(error):
                     raise in_our_words(error, asked) from error
         raise AssertionError("unreachable")
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from dreamgym.errors import DreamGymError, HubUnreachableError, ModelAccessError, ModelLoadError, ModelNotFoundError
 from dreamgym.formats.strict_json import escape
+from dreamgym.hub.impatience import GaveUpError
 
-__all__ = ["Asked", "in_our_words", "is_passing", "kinds", "scrub", "scrubbed_logs"]
+__all__ = ["Asked", "in_our_words", "is_passing", "kinds", "may_be_repeated", "offline", "scrubbed_logs"]
 
 _BUNDLED_HINT = 'or use a bundled model: gym.make("dreamgym/Dream-CarRacing-v0").'
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
@@ -79,6 +80,13 @@ def is_passing(error: BaseException) -> bool:
     }
 
 
+def may_be_repeated(error: BaseException) -> bool:
+    """Whether a download that failed so is worth a second one: an expired address, a server that stumbled; not a limit of rates."""
+    if isinstance(error, GaveUpError):
+        return error.wait is None and "answered" in str(error)
+    return "HfHubHTTPError" in kinds(error) and _status(error) != 429
+
+
 def in_our_words(error: BaseException, asked: Asked) -> BaseException:
     """The exception to raise from `error`; the text of `error` and its causes is scrubbed in place, since tracebacks show it too."""
     chain = list(_chain(error))
@@ -122,7 +130,7 @@ def _answered(error: BaseException, asked: Asked) -> Exception | None:
         return ModelLoadError(f"{asked.page}: someone pushed meanwhile; nothing was changed, run again")
     if status == 409:
         return ModelLoadError(f"{asked.page}: {scrub(str(error))}")
-    if status == 429:
+    if status == 429 or (isinstance(error, GaveUpError) and error.wait is not None):
         return HubUnreachableError(f"{asked.endpoint}: rate limited, try again {_when(error)} (log in for a higher limit: hf auth login)")
     return None
 
@@ -158,6 +166,8 @@ def _who(asked: Asked) -> str:
 
 
 def _when(error: BaseException) -> str:
+    if isinstance(error, GaveUpError):
+        return f"in {error.wait} s"
     headers = getattr(getattr(error, "response", None), "headers", {})
     limit = re.search(r";\s*t\s*=\s*(\d{1,9})", headers.get("ratelimit", ""))
     after = re.fullmatch(r"\s*(\d{1,9})\s*", headers.get("retry-after", ""))
@@ -218,6 +228,8 @@ def not_cached(asked: Asked, why: str) -> HubUnreachableError:
 
 
 def _reason(chain: list[BaseException]) -> str:
+    if isinstance(chain[0], GaveUpError):
+        return scrub(str(chain[0]))
     innermost = next((link for link in reversed(chain) if str(link)), chain[-1])
     text = scrub(str(innermost))
     return f"{type(innermost).__name__}: {text}" if text else type(innermost).__name__

@@ -162,6 +162,37 @@ def test_a_rate_limit_says_when_to_come_back(toy: LoopbackHub, slept: list[float
     assert "rate limited, try again in " in said and said.endswith(" s (log in for a higher limit: hf auth login)")
 
 
+@pytest.mark.parametrize("allowed", range(8))
+def test_a_rate_limit_that_is_met_on_the_way_is_not_slept_through(toy: LoopbackHub, slept: list[float], allowed: int) -> None:
+    toy.rate_limit = (allowed, 300)
+    assert "rate limited, try again in " in failing(load, HubUnreachableError, slept)
+    assert not slept
+
+
+@pytest.mark.parametrize("skip", [3, 4, 5])
+def test_a_server_that_goes_down_on_the_way_is_not_waited_for(toy: LoopbackHub, slept: list[float], skip: int) -> None:
+    toy.fail("status", "HEAD ", status=503, skip=skip, times=-1)
+    assert "broke off (it answered 503); run again" in failing(load, HubUnreachableError, slept)
+    assert not slept
+    toy.faults.clear()
+    toy.fail("status", "HEAD ", status=503, skip=skip, times=2)  # the client asks twice
+    assert load().model_info["repo"] == NAME
+
+
+def test_a_download_that_stands_still_is_given_up(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    assert constants.HF_HUB_DOWNLOAD_TIMEOUT == 10  # seconds, while nothing arrives
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    release = threading.Event()
+    monkeypatch.setattr(time, "sleep", lambda seconds: release.wait(20))  # the Hub's own delay
+    toy.fail("slow", "GET /blob", delay=20, times=-1)
+    try:
+        assert "kB) broke off (nothing more arrived); run again" in failing(load, HubUnreachableError, slept)
+    finally:
+        release.set()
+
+
 def test_an_address_that_expired_is_asked_for_anew(toy: LoopbackHub, slept: list[float], capfd: pytest.CaptureFixture[str]) -> None:
     fault = toy.fail("status", "GET /blob", status=403, message="Request has expired")
     assert load().model_info["repo"] == NAME and fault.times == 0
