@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from dreamgym.agents.agent_files import AGENT, MAX_FILE, AgentDescription, read_description
-from dreamgym.errors import ModelLoadError, ModelNotFoundError
+from dreamgym.errors import InvalidModelError, ModelLoadError, ModelNotFoundError
 from dreamgym.formats.codec import tag_of
 from dreamgym.formats.files import FileSet
 from dreamgym.formats.strict_json import MAX_BYTES, escape
@@ -78,7 +78,10 @@ def _of_model(config: BundleConfig, files: FileSet, where: str) -> str:
     measured = bundle.read_fidelity(files)
     if measured is None:
         return _page(f"{where}: a world model", facts(rows), [_NOBODY])
-    fidelity = as_fidelity(measured, config.spec.env_id)
+    try:
+        fidelity = as_fidelity(measured, config.spec.env_id)
+    except ValueError as error:
+        raise InvalidModelError(f"{files.where(bundle.FIDELITY)}: {error}") from error
     tables = [returns_table(fidelity), fixed_policy_table(fidelity), error_tables(fidelity, observation_unit(config.spec))]
     told = [f"- {sentence}" for sentence in [*known_failures(fidelity), *unmeasured(fidelity)]]
     return _page(f"{where}: a world model", facts(rows), *tables, told)

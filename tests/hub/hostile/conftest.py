@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
+from dreamgym.agents.planning import CEM, CEMConfig
+from dreamgym.data.minari import to_minari
 from dreamgym.hub import bundle
-from tests.hub import toys
+from dreamgym.hub.datasets import save_rollouts
+from tests.hub import rollouts, toys
 from tests.hub.conftest import welcome
 from tests.hub.hostile.opening import Opening
 from tests.hub.loopback_hub import LoopbackHub
@@ -30,6 +34,18 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def save_others(root: Path, good: Path) -> dict[str, Path]:
+    """Things that are no models, and the doors that open them."""
+    model, replay = bundle.load(good), rollouts.filled()
+    size = model.features(model.initial(1)).shape[-1]
+    saved = {"agent": root / "actor-critic", "planner": root / "cem", "dataset": root / "episodes", "minari": root / "minari-v0"}
+    ActorCritic(model.spec, size, ActorCriticConfig(layers=1, units=4)).save(saved["agent"])
+    CEM(model, CEMConfig(horizon=2, candidates=4, elites=2)).save(saved["planner"])
+    save_rollouts(replay, saved["dataset"])
+    to_minari(replay, saved["minari"])
+    return saved
+
+
 @pytest.fixture(scope="session")
 def opening(tmp_path_factory: pytest.TempPathFactory, good: Path) -> Iterator[Opening]:
     """The sandbox, warmed with good files."""
@@ -39,8 +55,9 @@ def opening(tmp_path_factory: pytest.TempPathFactory, good: Path) -> Iterator[Op
         shutil.copytree(good, root / "good")
         model = str(root / "good")
         hub.add_repo("alice/good", {path.name: path.read_bytes() for path in good.iterdir()})
-        doors = {"folder": [model], "dreamt": [model], "awake": [model], "misdeed": ["none", ""]}
+        doors = {"folder": [model], "dreamt": [model], "awake": [model], "described": [model], "misdeed": ["none", ""]}
         doors |= {"repo": ["alice/good", {}], "repo_dreamt": ["alice/good", {}]}
+        doors |= {door: [str(path), *([model] if door in ("agent", "planner") else [])] for door, path in save_others(root, good).items()}
         opened = Opening(root, hub, doors)
         yield opened
         opened.close()

@@ -18,9 +18,11 @@ import gymnasium as gym
 import dreamgym  # noqa: F401 - registers the ids
 from dreamgym.agents.loading import load_agent
 from dreamgym.agents.planning import load_planner
+from dreamgym.data.minari import from_minari
 from dreamgym.envs.make import make_from_spec
 from dreamgym.hub import bundle
 from dreamgym.hub.datasets import load_rollouts
+from dreamgym.hub.info import describe
 from dreamgym.models.world_model import WorldModel
 
 __all__ = ["DOORS"]
@@ -46,6 +48,11 @@ def dataset(path: str) -> str:
     return f"{load_rollouts(path).num_steps} steps"
 
 
+def minari(path: str) -> str:
+    """A folder of episodes as Minari keeps them."""
+    return f"{from_minari(Path(path)).num_steps} steps"
+
+
 def dreamt(model: str, steps: int = 30) -> str:
     """A dream of some steps, made by name."""
     env = gym.make("dreamgym/Dream-v0", model=model)
@@ -57,6 +64,12 @@ def dreamt(model: str, steps: int = 30) -> str:
         if terminated or truncated:
             env.reset()
     return str(env.unwrapped.model.spec.env_id)  # type: ignore[attr-defined]
+
+
+def described(name: str) -> str:
+    """What `dreamgym info` prints."""
+    print(describe(name))
+    return name
 
 
 def awake(path: str) -> str:
@@ -109,5 +122,5 @@ def _model(path: str) -> WorldModel:
     return bundle.load(Path(path))
 
 
-_ALL = (folder, agent, planner, dataset, dreamt, awake, repo, repo_dreamt, misdeed)
+_ALL = (folder, agent, planner, dataset, minari, dreamt, described, awake, repo, repo_dreamt, misdeed)
 DOORS: dict[str, Callable[..., str]] = {door.__name__: door for door in _ALL}

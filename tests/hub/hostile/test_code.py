@@ -1,12 +1,14 @@
-"""The code that opens files, itself: nothing there could run what it reads."""
+"""The code that opens files, itself: nothing there could run what it reads; and the list of hostile inputs, complete."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import dreamgym
+from tests.hub.hostile.opening import CASES
 
 PACKAGE = Path(dreamgym.__file__).parent
 LOADING = [
@@ -56,3 +58,10 @@ def test_a_way_to_run_code_would_be_found(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.py"
         path.write_text(text)
         assert len(list(ways_to_run_code(path))) == 1, text
+
+
+def test_every_hostile_input_of_the_list_is_tried() -> None:
+    """hub.md 4.4: twenty-five, terminal escapes, and tokens in URLs or exceptions."""
+    for path in Path(__file__).parent.glob("test_*.py"):
+        importlib.import_module(f"{__package__}.{path.stem}")
+    assert set(CASES) == {*range(1, 26), "escapes", "token"}

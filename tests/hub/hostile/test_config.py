@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import dreamgym
 from tests.hub.hostile.opening import Opening, case
 from tests.hub.toys import STARTS, WEIGHTS, edit_config
 
@@ -213,3 +215,18 @@ def test_terminal_escapes_and_endless_lines_are_shown_escaped_and_cut(
         "folder", str(folder), complaint=complaint, error="IncompatibleModelError" if "evil" in complaint else "InvalidModelError"
     )
     assert len(report.message) < 600
+
+
+@case("escapes")
+def test_what_is_shown_of_a_model_holds_no_escapes_and_no_endless_lines(opening: Opening, folder: Path) -> None:
+    """`tried` looks at every line that was printed."""
+    name, policy = "\x1b[2Jevil" + "y" * 10_000, "\u202e\x1b[31m" + "p" * 5000
+    measured = json.loads((Path(dreamgym.__file__).parent / "pretrained" / "CartPole" / "fidelity.json").read_text())
+    measured["env_id"] = measured["policy"]["env_id"] = measured["fixed_policies"]["env_id"] = name
+    measured["fixed_policies"]["policies"][policy] = measured["fixed_policies"]["policies"].pop("random")
+    (folder / "fidelity.json").write_text(json.dumps(measured))
+    edit_config(folder, lambda config: config["spec"].update(env_id=name))
+    edit_config(folder, lambda config: config.update(source={"note": policy * 3, "\u202e" + "k" * 9_000: {"a": ["\x1b]0;owned\x07"]}}))
+    assert "evil" in opening.opens("described", str(folder)).printed
+    edit_config(folder, lambda config: config["spec"].update(env_id="CartPole-v1"))
+    opening.refuses("described", str(folder), complaint=r"fidelity\.json: the numbers were measured in '\\x1b\[2Jevilyyy")

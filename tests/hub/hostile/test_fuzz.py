@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+import dreamgym
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.agent_files import AGENT
 from dreamgym.agents.agent_files import WEIGHTS as AGENT_WEIGHTS
@@ -29,12 +30,15 @@ from dreamgym.agents.planning import CEM, CEMConfig
 from dreamgym.errors import ModelLoadError
 from dreamgym.formats.files import Fingerprint
 from dreamgym.hub import bundle
+from dreamgym.hub.info import describe
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 from tests.hub.hostile.mutations import BODIES, change_json, change_tensors, change_text, dumped
 from tests.hub.toys import STARTS, WEIGHTS, forge
 
+Change = tuple[bool, int, int, int]
 SEED = 20261120
+PRETRAINED = Path(dreamgym.__file__).parent / "pretrained"
 SECONDS, GROWTH = 5, 500 * 1024**2
 
 numbers = st.integers(0, 2**32 - 1)
@@ -55,11 +59,15 @@ class Goods:
         LinearController(model.spec, size).save(root / "good" / "linear")
         ActorCritic(model.spec, size, ActorCriticConfig(layers=1, units=4)).save(root / "good" / "actor-critic")
         CEM(model, CEMConfig(horizon=2, candidates=4, elites=2)).save(root / "good" / "cem")
+        shutil.copytree(root / "good" / "ensemble", root / "good" / "measured")
+        shutil.copyfile(PRETRAINED / "CartPole" / bundle.FIDELITY, root / "good" / "measured" / bundle.FIDELITY)
         shutil.copytree(root / "good", root / "spoilt")
         self.good, self.spoilt = root / "good", root / "spoilt"
 
     def open(self, name: str) -> Any:
         """Whatever is in that spoilt folder now."""
+        if name == "measured":
+            return describe(self.spoilt / name)
         if name in self.models:
             return bundle.load(self.spoilt / name)
         return load_agent(self.spoilt / name, self.models["ensemble"])
@@ -95,27 +103,27 @@ def limits() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def spoil_description(goods: Goods, name: str, plan: list[tuple[bool, int, int, int]]) -> None:
+def spoil_description(goods: Goods, name: str, plan: list[Change]) -> None:
+    goods.restore(name)
     path = goods.spoilt / name / (AGENT if (goods.spoilt / name / AGENT).exists() else "config.json")
-    data = (goods.good / name / path.name).read_bytes()
+    path.write_bytes(_otherwise(path.read_bytes(), plan))
+
+
+def _otherwise(data: bytes, plan: list[Change]) -> bytes:
+    """JSON changed as text, or as a tree where it still is one."""
     for structured, number, where, what in plan:
-        data = _described_otherwise(data, structured, number, where, what)
-    path.write_bytes(data)
+        if not structured:
+            data = change_text(data, number, where, what)
+            continue
+        with suppress(ValueError, RecursionError):
+            tree = json.loads(data)
+            if isinstance(tree, (dict, list)):
+                change_json(tree, number, where, what)
+                data = dumped(tree)
+    return data
 
 
-def _described_otherwise(data: bytes, structured: bool, number: int, where: int, what: int) -> bytes:
-    if not structured:
-        return change_text(data, number, where, what)
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError):
-        return data
-    if isinstance(tree, (dict, list)):
-        change_json(tree, number, where, what)
-    return dumped(tree)
-
-
-def spoil_tensors(goods: Goods, name: str, file: str, plan: tuple[list[tuple[bool, int, int, int]], str, int]) -> None:
+def spoil_tensors(goods: Goods, name: str, file: str, plan: tuple[list[Change], str, int]) -> None:
     """With checksums that are right, or nothing behind them would be tried."""
     folder = goods.spoilt / name
     goods.restore(name)
@@ -144,7 +152,6 @@ def target(strategy: Any) -> Any:
 @target(st.tuples(st.sampled_from(["ensemble", "ensemble", "ensemble", "rssm"]), changes))
 def model_config(goods: Goods, plan: Any) -> str:
     name, steps = plan
-    goods.restore(name)
     spoil_description(goods, name, steps)
     return str(name)
 
@@ -152,7 +159,6 @@ def model_config(goods: Goods, plan: Any) -> str:
 @target(st.tuples(st.sampled_from(["linear", "actor-critic", "cem"]), changes))
 def agent_json(goods: Goods, plan: Any) -> str:
     name, steps = plan
-    goods.restore(name)
     spoil_description(goods, name, steps)
     return str(name)
 
@@ -171,12 +177,21 @@ def agent_tensors(goods: Goods, plan: Any) -> str:
     return str(name)
 
 
-def fuzz(goods: Goods, name: str, examples: int) -> Counter[str]:
+@target(changes)
+def fidelity_json(goods: Goods, plan: Any) -> str:
+    """What was measured, as `dreamgym info` shows it."""
+    goods.restore("measured")
+    path = goods.spoilt / "measured" / bundle.FIDELITY
+    path.write_bytes(_otherwise(path.read_bytes(), plan))
+    return "measured"
+
+
+def fuzz(goods: Goods, name: str, examples: int, first: int = SEED) -> Counter[str]:
     """Try so many changes of one kind of file; what became of them. Raises the first exception that is none of ours."""
     strategy, spoil = TARGETS[name]
     outcomes: Counter[str] = Counter()
 
-    @seed(SEED)
+    @seed(first)
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def every_change_is_opened_or_refused(plan: Any) -> None:
