@@ -114,8 +114,6 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'dreamgym' has no attribute {name!r}")
-    if name == "WorldModel":
-        importlib.import_module("dreamgym.hub")  # gives WorldModel its save_pretrained and from_pretrained
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

@@ -70,7 +70,7 @@ def play(
 
     Args:
         model: A bundled name, a model folder, or user/repo on the Hub.
-        agent: random, an SB3 .zip (open only files you trust), or a folder with agent.json.
+        agent: random, an SB3 .zip (open only files you trust), a folder with agent.json, or user/repo on the Hub.
         algorithm: SB3's class that wrote the .zip.
         out: The film, .mp4 or .gif.
         steps: Length of the film in agent steps.
@@ -109,7 +109,7 @@ def evaluate(
 
     Args:
         model: A bundled name, a model folder, or user/repo on the Hub.
-        agent: random, an SB3 .zip (open only files you trust), or a folder with agent.json.
+        agent: random, an SB3 .zip (open only files you trust), a folder with agent.json, or user/repo on the Hub.
         algorithm: SB3's class that wrote the .zip.
         episodes: Episodes in each world.
         first_seed: Seeds count up from here; 1,000,000 by default, which nothing trains on.
@@ -436,18 +436,28 @@ def _load_agent(name: str, world: Any, algorithm: str) -> tuple[Any, str | None]
         from dreamgym.evaluation.policies import random_policy
 
         return random_policy(world.spec.action_space), "latent"
-    if (Path(name) / "agent.json").is_file():
+    if (Path(name) / "agent.json").is_file() or _is_repository(name):
         from dreamgym.agents import BeliefPolicy, load_agent
 
         agent = load_agent(name, world)
         return (agent, "latent") if hasattr(agent, "predict") else (BeliefPolicy(agent, world), None)
     if not Path(name).is_file():
-        raise ModelNotFoundError(f"no agent {name!r}; expected random, an SB3 .zip or a folder with agent.json.")
+        raise ModelNotFoundError(f"no agent {name!r}; expected random, an SB3 .zip, a folder with agent.json, or user/repo.")
     sb3 = require("stable_baselines3", extra="sb3", purpose="loading an SB3 agent")
     kind = getattr(sb3, algorithm.upper(), None)
     if kind is None:
         raise ModelNotFoundError(f"stable_baselines3 has no algorithm {algorithm!r}; expected PPO, A2C, SAC, TD3, DDPG or DQN.")
     return kind.load(name, device="cpu"), "latent"
+
+
+def _is_repository(name: str) -> bool:
+    from dreamgym.hub.repository import parse_repo
+
+    try:
+        parse_repo(name)
+    except ValueError:
+        return False
+    return not Path(name).exists()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -272,9 +273,9 @@ _BUNDLE_DOOR: dict[str, Callable[..., Any]] = {}
 
 
 def _bundle(name: str) -> Callable[..., Any]:
-    """The hub layer lies above models, so it hands its functions down when it is imported (dreamgym/__init__ sees to it)."""
+    """The hub layer lies above models, so it hands its functions down when it is imported; here it is only named."""
     if name not in _BUNDLE_DOOR:
-        raise RuntimeError("import dreamgym.hub first: it connects WorldModel with its file format.")
+        importlib.import_module("dreamgym.hub")
     return _BUNDLE_DOOR[name]
 
 

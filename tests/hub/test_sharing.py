@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -340,13 +341,16 @@ def test_a_folder_that_looks_like_a_repository_wins_with_a_warning(
     assert WorldModel.from_pretrained("alice/toy@main").spec.env_id == "CartPole-v1"
 
 
-def test_a_pickled_environment_names_the_commit_and_no_token(hub: LoopbackHub, own_cache: Path) -> None:
+def test_a_pickled_environment_names_the_commit_and_no_token(hub: LoopbackHub, no_models_yet: None, own_cache: Path) -> None:
     from dreamgym.dreams.sharing import ModelReference
 
     commit = push(private=True).commit
     model = WorldModel.from_pretrained("alice/toy", token="hf_alice_secret", cache_dir=own_cache)
     _, (source, options) = ModelReference(model).__reduce__()
     assert source == f"alice/toy@{commit}" and options == {"cache_dir": str(own_cache)}
+    hub.log.clear()
+    again = pickle.loads(pickle.dumps(ModelReference(model))).model
+    assert again.source == model.source and not hub.log
 
 
 # ---- the registry -------------------------------------------------------------------------------------------------------------
