@@ -89,25 +89,32 @@ def check_batches(subject: Subject) -> Iterator[Fault]:
 def generators_kept() -> Iterator[None]:
     """Put the global generators back where they were: an examination must not change what its caller draws next."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
         np.random.set_state(states[1])
         random.setstate(states[2])
 
 
 def _generators() -> dict[str, Any]:
     legacy = np.random.get_state(legacy=False)["state"]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
         "torch's": torch.get_rng_state().numpy().tobytes(),
+        "CUDA's": [state.numpy().tobytes() for state in cuda],
         "NumPy's": (legacy["key"].tobytes(), legacy["pos"]),
         "Python's": random.getstate(),
     }
 
 
 def _seed_all(seed: int) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would decide what devices draw that are used only later
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed)
     random.seed(seed)
 

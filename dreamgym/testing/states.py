@@ -79,10 +79,10 @@ def check_step(subject: Subject) -> Iterator[Fault]:
 def check_actions(subject: Subject) -> Iterator[Fault]:
     """What is done makes a difference."""
     B = 8
-    given = subject.inputs(B, "actions")
-    results = [
-        subject.model.step(given.state, action, given.noise, 1.0).clone() for action in (given.action, subject.actions(B, "other actions"))
-    ]
+    given, other = subject.inputs(B, "actions"), subject.actions(B, "other actions")
+    if torch.equal(given.action, other):
+        raise NotApplicable("there is but one action")
+    results = [subject.model.step(given.state, action, given.noise, 1.0).clone() for action in (given.action, other)]
     if difference(*results, exact=True) is None:
         mend = "feed the model action [B,A] into the step; it is one-hot, or scaled to [-1,1]"
         yield Fault(f"step to depend on the action in one of {B} states", "equal states after different actions", mend)

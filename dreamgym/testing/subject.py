@@ -162,10 +162,14 @@ def _sampled_part(space: spaces.Space[Any], batch: int, rng: np.random.Generator
     if isinstance(space, spaces.Discrete):
         return torch.from_numpy(rng.integers(int(space.start), int(space.start + space.n), size=batch))
     assert isinstance(space, spaces.Box)
+    shape = (batch, *space.shape)
     if space.dtype == np.uint8:
-        return torch.from_numpy(rng.integers(0, 256, size=(batch, *space.shape), dtype=np.uint8))
-    low, high = np.clip(space.low, -_FLOAT_REACH, None), np.clip(space.high, None, _FLOAT_REACH)
-    return torch.from_numpy(rng.uniform(np.minimum(low, high), np.maximum(low, high), size=(batch, *space.shape)).astype(np.float32))
+        return torch.from_numpy(rng.integers(0, 256, size=shape, dtype=np.uint8))
+    lowest, highest = space.low.astype(np.float64), space.high.astype(np.float64)
+    middle = np.clip(0.0, lowest, highest)
+    values = rng.uniform(np.maximum(lowest, middle - _FLOAT_REACH), np.minimum(highest, middle + _FLOAT_REACH), size=shape)
+    whole = np.issubdtype(space.dtype, np.integer)
+    return torch.from_numpy(values.round().astype(space.dtype) if whole else values.astype(np.float32))
 
 
 def shown(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -73,13 +72,16 @@ CHECKS = (
 )
 
 
-def check_world_model(model_or_repo: Any, *, seed: int = 0, steps: int = 200, real_env: Any = None, skip: Collection[str] = ()) -> Report:
+def check_world_model(
+    model_or_repo: Any, *, seed: int = 0, steps: int = 200, real_env: Any = None, skip: Collection[str] = (), **loading: Any
+) -> Report:
     """Examine a model, anybody's, and tell what breaks the contract of docs/concepts.md.
 
     model_or_repo: an object with `spec, noise_lanes, initial, step, predict, features`, or what `gym.make(..., model=)` takes: a bundled
-    name, a folder, a repository. steps: how long it is dreamt, in steps. real_env: the real environment, as dreamgym.make_env(spec.env_id,
-    preprocess=spec.preprocess) makes it, to judge the alignment of a trained model by; it is stepped, and left open. skip: names of
-    checks that are not to be made. The model is not changed, nor are the global random generators.
+    name, a folder, a repository of the Hub; loading: revision, token, cache_dir and local_files_only for the latter. steps: how long it
+    is dreamt, in steps. real_env: the real environment, as dreamgym.make_env(spec.env_id, preprocess=spec.preprocess) makes it, to judge
+    the alignment of a trained model by; it is stepped, and left open. skip: names of checks that are not to be made. The model is not
+    changed, nor are the global random generators.
     Returns a Report. What a model raises is a finding; only loading it raises (ModelLoadError), as do unknown names and steps below 1
     (ValueError).
     """
@@ -88,7 +90,7 @@ def check_world_model(model_or_repo: Any, *, seed: int = 0, steps: int = 200, re
         raise ValueError(f"skip is {skip!r}; expected a collection of names from {[check.name for check in CHECKS]}.")
     if steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1.")
-    model = load_model(model_or_repo) if model_or_repo is None or isinstance(model_or_repo, (str, os.PathLike)) else model_or_repo
+    model = load_model(model_or_repo, **loading)
     examination = _Examination(Subject(model, seed=seed, steps=steps, real_env=real_env), frozenset(skip))
     with purity.generators_kept():
         for check in CHECKS:
