@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 32
 _MAX_INT_DIGITS = 20  # holds every int64; Python itself raises on 4,300 digits
 _SHOWN = 200
+_HALF = "holds half a surrogate pair, which is not text"
 
 
 def escape(text: str) -> str:
@@ -37,7 +39,7 @@ class Place:
 
     def key(self, name: str) -> Place:
         """The value under a key of the object here."""
-        shown = name if name.isidentifier() else quote(name)
+        shown = name if name.isidentifier() and len(name) <= _SHOWN else quote(name)
         return Place(self.where, f"{self.path}.{shown}" if self.path else shown)
 
     def index(self, number: int) -> Place:
@@ -46,7 +48,8 @@ class Place:
 
     def error(self, fact: str) -> InvalidModelError:
         """An error that reads `file: key 'path' <fact>`."""
-        subject = f"key '{self.path}'" if self.path else "the top level"
+        path = self.path if len(self.path) <= _SHOWN else f"...{self.path[-_SHOWN:]}"  # its end says most
+        subject = f"key '{path}'" if path else "the top level"
         return InvalidModelError(f"{self.where}: {subject} {fact}")
 
 
@@ -68,9 +71,7 @@ def loads(data: bytes, where: str = "config.json", *, limit: int = MAX_BYTES) ->
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for position, name in enumerate(names) if name in names[:position])
-            raise InvalidModelError(f"{where}: key {quote(twice)} appears twice")
+            raise InvalidModelError(f"{where}: key {quote(first_repeated(name for name, _ in pairs))} appears twice")
         return found
 
     try:
@@ -88,34 +89,65 @@ def loads(data: bytes, where: str = "config.json", *, limit: int = MAX_BYTES) ->
     return value
 
 
+def first_repeated(names: Iterable[str]) -> str:
+    """The first name that was there before; there must be one."""
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
 def _parse_int(text: str) -> int | float:
     # Infinity instead of an error, because the walk below can say under which key it stands.
     return int(text) if len(text) <= _MAX_INT_DIGITS else math.inf
 
 
-def _check_values(value: Any, place: Place) -> None:
+# Where a value stands, from the inside out: the key or index of a value, and where its holder stands. A Place for each value of a file
+# would hold the whole path each time: 64 KiB with one long key became 500 MB.
+_Trail = tuple[str | int, Any] | None
+
+
+def _check_values(value: Any, top: Place) -> None:
     """Walk without recursion: a deep file must not exhaust our own stack."""
-    waiting = [(value, place, 0)]
+    waiting: list[tuple[Any, _Trail, int]] = [(value, None, 0)]
     while waiting:
-        value, place, depth = waiting.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise place.error("is NaN, infinite or too large; expected a finite number")
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise place.error("is too large; integers must fit into 64 bits")
-        if isinstance(value, str):
-            _check_text(value, place)
-        if isinstance(value, (dict, list)) and depth >= _MAX_DEPTH:
-            raise place.error(f"is nested too deeply; the limit is {_MAX_DEPTH} levels")
+        value, trail, depth = waiting.pop()
+        fact = _complaint(value, depth)
+        if fact is not None:
+            raise _place(top, trail).error(fact)
         if isinstance(value, dict):
             for name, inner in value.items():
-                _check_text(name, place)
-                waiting.append((inner, place.key(name), depth + 1))
+                if not _is_text(name):
+                    raise _place(top, (name, trail)).error(_HALF)
+                waiting.append((inner, (name, trail), depth + 1))
         elif isinstance(value, list):
-            waiting += [(inner, place.index(number), depth + 1) for number, inner in enumerate(value)]
+            waiting += [(inner, (number, trail), depth + 1) for number, inner in enumerate(value)]
 
 
-def _check_text(text: str, place: Place) -> None:
+def _complaint(value: Any, depth: int) -> str | None:
+    """What is wrong with a value, whatever it holds."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is NaN, infinite or too large; expected a finite number"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "is too large; integers must fit into 64 bits"
+    if isinstance(value, str) and not _is_text(value):
+        return _HALF
+    if isinstance(value, (dict, list)) and depth >= _MAX_DEPTH:
+        return f"is nested too deeply; the limit is {_MAX_DEPTH} levels"
+    return None
+
+
+def _place(top: Place, trail: _Trail) -> Place:
+    steps: list[str | int] = []
+    while trail is not None:
+        step, trail = trail
+        steps.append(step)
+    for step in reversed(steps):
+        top = top.key(step) if isinstance(step, str) else top.index(step)
+    return top
+
+
+def _is_text(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise place.error("holds half a surrogate pair, which is not text") from error
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamgym.errors import InvalidModelError
-from dreamgym.formats.strict_json import escape, quote
+from dreamgym.formats.strict_json import escape, first_repeated, quote
 
 __all__ = ["TensorInfo", "check_finite", "check_looks", "check_names", "check_type", "read_header", "to_bytes", "to_tensors"]
 
@@ -81,8 +81,7 @@ class _Unique(dict[str, Any]):
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         if len(self) < len(pairs):
-            seen: set[str] = set()
-            raise _TwiceError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+            raise _TwiceError(first_repeated(name for name, _ in pairs))
 
 
 def _tensor_info(name: str, entry: Any, where: str) -> TensorInfo:
