@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dreamgym.errors import DreamGymError, HubUnreachableError, ModelAccessError, ModelLoadError, ModelNotFoundError
@@ -139,11 +140,19 @@ def _not_found(asked: Asked) -> ModelNotFoundError:
     """Missing and private cannot be told apart: the Hub does not say which."""
     absent = f"no {asked.repo_type} '{asked.repo_id}' on {asked.endpoint}, or it is private. Check the name"
     if asked.token is None:
-        return ModelNotFoundError(f"{absent}, or log in: hf auth login.")
-    return ModelNotFoundError(f"{absent}; the token in use ({asked.token}) has no access.")
+        return ModelNotFoundError(f"{absent}, or log in: hf auth login.{_folder_hint(asked)}")
+    return ModelNotFoundError(f"{absent}; the token in use ({asked.token}) has no access.{_folder_hint(asked)}")
+
+
+def _folder_hint(asked: Asked) -> str:
+    """For somebody who meant a folder here, and mistyped it."""
+    meant = asked.revision is None and Path(asked.repo_id).parent.is_dir()
+    return f" A folder is written ./{asked.repo_id}; there is none with a model." if meant else ""
 
 
 def _invalid_token(asked: Asked) -> str:
+    if asked.token is None:
+        return f"{asked.page}: nobody is logged in: hf auth login, or set HF_TOKEN"
     where, cure = {
         "HF_TOKEN": ("in HF_TOKEN", "unset HF_TOKEN"),
         "passed as token=": ("passed as token=", "leave it out"),
@@ -224,7 +233,9 @@ def not_cached(asked: Asked, why: str) -> HubUnreachableError:
     """The cache does not hold it, and the Hub cannot be asked."""
     download = f"hf download {asked.repo_id}" + ("" if asked.repo_type == "model" else f" --repo-type {asked.repo_type}")
     hint = f", {_BUNDLED_HINT}" if asked.repo_type == "model" else "."
-    return HubUnreachableError(f"{asked.name} is not in the cache ({asked.cache}) and {why}. Run once online: {download}{hint}")
+    return HubUnreachableError(
+        f"{asked.name} is not in the cache ({asked.cache}) and {why}. Run once online: {download}{hint}{_folder_hint(asked)}"
+    )
 
 
 def _reason(chain: list[BaseException]) -> str:

@@ -114,6 +114,12 @@ def test_a_missing_repository(toy: LoopbackHub, slept: list[float]) -> None:
     assert "no model 'alice/none'" in failing(lambda: WorldModel.from_pretrained("alice/none"), ModelNotFoundError, slept)
 
 
+def test_a_folder_that_was_mistyped_is_thought_of(toy: LoopbackHub, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ModelNotFoundError, match=r"A folder is written \./runs/model; there is none with a model\."):
+        WorldModel.from_pretrained("runs/model")
+
+
 # ---- the way there ------------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +356,11 @@ def test_a_push_without_the_right_says_who_one_is(toy: LoopbackHub, slept: list[
 
 def test_a_push_with_a_wrong_token(toy: LoopbackHub, slept: list[float]) -> None:
     assert "is not valid" in failing(lambda: push(WRONG), ModelAccessError, slept)
+
+
+def test_a_push_without_a_token(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert "nobody is logged in: hf auth login" in failing(push, ModelAccessError, slept)
 
 
 def test_a_branch_that_moved_meanwhile(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
