@@ -21,6 +21,7 @@ TINY = {
     "vector_dreams_torch": ["--num-envs", "8", "--steps", "5"],
     "fork_a_dream": ["--steps", "3"],
     "open_loop_check": ["--episodes", "1"],
+    "bring_your_own_model": ["--updates", "300", "--dream-steps", "2048", "--episodes", "1"],
     "cleanrl_style_loop": ["--num-envs", "4", "--length", "8", "--updates", "2", "--episodes", "1"],
     "dream_from_real_frames": ["--steps", "3"],
     "planning_with_cem": ["--episodes", "1", "--horizon", "3", "--iterations", "1", "--candidates", "10"],
@@ -29,7 +30,7 @@ TINY = {
     "swap_the_reward": ["--degrees", "160", "--steps", "3"],
     "world_models": ["--generations", "2", "--population", "4", "--rollouts", "2", "--episodes", "1"],
 }
-TRAIN_THEIR_OWN = {"fit_your_own", "offline_world_model", "online_dreamer"}
+TRAIN_THEIR_OWN = {"bring_your_own_model", "fit_your_own", "offline_world_model", "online_dreamer"}
 NEEDS_CAR_RACING = {"train_in_dream_act_awake"}  # the rest takes any model with Box actions
 
 
@@ -68,6 +69,11 @@ def test_examples_run_with_any_model(name: str, pendulum: Path, tmp_path: Path) 
 def test_fitting_your_own_leaves_a_model_to_dream(tmp_path: Path) -> None:
     assert "dreams again:" in run("fit_your_own", TINY["fit_your_own"], tmp_path)
     assert dreamgym.WorldModel.from_pretrained(tmp_path / "runs" / "your-own" / "shared").spec.env_id == "Pendulum-v1"
+
+
+def test_a_strangers_model_is_checked_trained_in_and_judged_awake(tmp_path: Path) -> None:
+    said = run("bring_your_own_model", TINY["bring_your_own_model"], tmp_path)
+    assert " 0 failed" in said and "reality           passed" in said and "agent, awake" in said
 
 
 @pytest.mark.parametrize(("name", "said"), [("offline_world_model", "dreamt:"), ("online_dreamer", "awake, episode 0")])
