@@ -340,7 +340,9 @@ def staged_settings(name: str, env_id: str) -> dict[str, str]:
     M = [model.core, *([] if defaults.termination == "never" else [model.heads.end])]
     counted = sum(parameter.numel() for module in M for parameter in module.parameters())
     every = sum(parameter.numel() for module in (model.core, model.heads) for parameter in module.parameters())
-    ends = "never" if defaults.termination == "never" else f"{defaults.end_probability:.3f}"
+    ends = {"never": "never", "sample": "by chance", "threshold": f"above {defaults.end_probability:.3f}"}[defaults.termination]
+    searched = preset.calibration.threshold and defaults.termination == "threshold"
+    overshooting = memory.overshooting
     weights = " to ".join(f"{weight:g}" for weight in dict.fromkeys(codes.reconstruction_weight))
     rows = f" chunks of {memory.length}" if memory.sequences == "streams" else " whole episodes"
     return {
@@ -359,7 +361,8 @@ def staged_settings(name: str, env_id: str) -> dict[str, str]:
         "M: rate": f"{_rate(memory.learning_rate)}, {memory.rate}",
         "M: an end counts": f"{heads.terminal_weight:g} times",
         "members": "none" if heads.members == 1 else f"{heads.members} x {heads.member_units}",
-        "a dream ends above a chance of": ends + (", then searched" if preset.calibration.threshold else ""),
+        "M: dreams it learns from": f"{overshooting.starts} x {overshooting.steps} steps" if overshooting else "none",
+        "a dream ends at a chance": ends + (", then searched" if searched else ""),
         "C reads": ", ".join(core.features),
         "candidates x dreams": f"{preset.evolution.population} x {search.rollouts}",
         "generations": f"{search.generations:,}",
@@ -390,7 +393,8 @@ PUBLISHED = {  # specs/world-models.md; the released code where the paper says l
         "M: rate": "1e-3, exponential",
         "M: an end counts": "10 times",
         "members": "none",
-        "a dream ends above a chance of": "0.091",
+        "M: dreams it learns from": "none",
+        "a dream ends at a chance": "above 0.091",
         "C reads": "z, c, h",
         "candidates x dreams": "64 x 16",
         "generations": "1,800",

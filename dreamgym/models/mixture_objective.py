@@ -54,7 +54,7 @@ class MixtureObjective:
         log_prob = mixtures.log_prob(core.mixture(states.deter), code)
         parts = {
             "latent": _mean(-log_prob, shown) / core.stoch_size,
-            "continue": self.continue_scale * self._end(heads, states.deter, batch.is_terminal, foretold),
+            "continue": self.continue_scale * self.end_loss(heads, states.deter, batch.is_terminal, foretold),
             "members": members_error(heads.members, states.deter, stats.mean, replace(batch, valid=batch.valid & rows)),
         }
         if isinstance(heads.config.reward, MLPReward):
@@ -64,8 +64,8 @@ class MixtureObjective:
             parts["action"] = self.next_action_scale * self._action(model, states[:, :-1], batch, shown)
         return Losses(torch.stack(list(parts.values())).sum(), parts, states)
 
-    def _end(self, heads: Any, deter: Tensor, is_terminal: Tensor, rows: Tensor) -> Tensor:
-        """Cross-entropy with ends weighted, averaged over rows as in the released code."""
+    def end_loss(self, heads: Any, deter: Tensor, is_terminal: Tensor, rows: Tensor) -> Tensor:
+        """Cross-entropy with ends weighted, not scaled, averaged over `rows` as in the released code; deter [..., D], the others [...]."""
         weight = deter.new_full((), heads.config.terminal_weight, dtype=torch.float32)
         target = is_terminal.float()
         loss = functional.binary_cross_entropy_with_logits(heads.end_logit(deter), target, pos_weight=weight, reduction="none")

@@ -229,6 +229,7 @@ class WorldModelsTrainer:
             steps=settings.steps if number == 0 else iterations.memory_steps,
             learning_rate=settings.learning_rate if number == 0 else iterations.learning_rate,
             times=self.lives.weights(),
+            overshoot_from=round((1.0 - settings.overshooting_share) * settings.steps) if number == 0 else 0,
         )
         self._begin(learner)
         reward = self.lives.codes.column("reward")
@@ -237,7 +238,7 @@ class WorldModelsTrainer:
             self._account(f"memory {number}", step, learner.step(step), bar)
             self.memory_steps += 1
             if (step + 1) % settings.evaluate_every == 0 or step + 1 == learner.steps:
-                self.log.write(f"memory {number}", step, learner.evaluate())
+                self.log.write(f"memory {number}", step, learner.evaluate(step))
             if (step + 1) % _CHECKPOINT_EVERY == 0:
                 self.step = step + 1
                 self.checkpoint()
@@ -276,13 +277,13 @@ class WorldModelsTrainer:
         bundle.save(self.model, self._round(number) / "model", source=source)
 
     def _calibrate_threshold(self, number: int) -> None:
-        """End dreams where blind policies then live as long as they do awake."""
+        """End dreams where blind policies then live as long as they do awake, and see how long they do."""
         seed = CALIBRATION_SEEDS + 500 * self.seed
         found, checked = calibrate_threshold(self.model, self.preset.calibration, self.build, self.folder / "blind.json", seed=seed)
         self.fidelity[str(number)] = json.loads(json.dumps(checked.to_json()))
-        numbers = {
-            "end_probability": found.end_probability,
-            "searched_log_ratio": found.log_ratio,
+        searched = {} if found is None else {"end_probability": found.end_probability, "searched_log_ratio": found.log_ratio}
+        numbers: dict[str, float | None] = {
+            **searched,
             "rank_correlation": checked.rank_correlation,
             "log_length_ratio": checked.log_length_ratio,
         }

@@ -79,10 +79,11 @@ def blind_policies(spec: Spec, settings: Calibration, *, seed: int = 0) -> dict[
 
 def calibrate_threshold(
     model: Any, settings: Calibration, build: Callable[[], gym.Env[Any, Any]], measured: Path, *, seed: int
-) -> tuple[EndSearch, FixedPolicyFidelity]:
+) -> tuple[EndSearch | None, FixedPolicyFidelity]:
     """Set where dreams end by the lives of blind policies; returns the search, and those policies' lives in dreams that end there.
 
-    What they live awake is read from the file `measured`, or else found out and written there.
+    Dreams that end by chance have no threshold: nothing is searched there, and only the lives are compared. What they live awake is read
+    from the file `measured`, or else found out and written there.
     """
     policies = blind_policies(model.spec, settings)
     if not measured.exists():
@@ -90,8 +91,10 @@ def calibrate_threshold(
         lived = fixed_policy_fidelity(model, env_fn, policies, settings.real_episodes, seed).real
         measured.write_text(json.dumps({name: returns.to_json() for name, returns in lived.items()}) + "\n", encoding="utf-8")
     real = {name: Returns.from_json(saved) for name, saved in json.loads(measured.read_text(encoding="utf-8")).items()}
-    found = search_end(model, real, policies, dreams=settings.dream_episodes, seed=seed)
-    set_end_probability(model, found.end_probability)
+    found = None
+    if model.defaults.termination == "threshold":
+        found = search_end(model, real, policies, dreams=settings.dream_episodes, seed=seed)
+        set_end_probability(model, found.end_probability)
     return found, fixed_policy_fidelity(model, None, policies, settings.dream_episodes, seed, real=real)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import LinearControllerConfig
+from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.world_model import WorldModelConfig
 
 __all__ = [
@@ -81,6 +82,8 @@ class MemoryTraining:
     rate: "constant", "cosine" to zero, or "exponential": (learning_rate - final_rate) * decay^step + final_rate (specs/world-models.md
     4.4). clip_value bounds every element of the gradient, as the paper does, clip_norm its norm. Every `evaluate_every` updates the
     losses on held-out episodes are measured (held_out_episodes at most); the weights with the lowest sum are kept.
+    overshooting: M also learns from its own dreams, in the last overshooting_share of the updates (all of an iteration's); weights of
+    before then are no longer candidates. None: as in the paper, one step ahead only.
     """
 
     steps: int = 24_400
@@ -96,6 +99,8 @@ class MemoryTraining:
     clip_norm: float | None = None
     evaluate_every: int = 500
     held_out_episodes: int = 200
+    overshooting: MixtureOvershooting | None = None
+    overshooting_share: float = 0.3
 
     def __post_init__(self) -> None:
         _at_least(self, steps=1, batch=1, length=2, evaluate_every=1, held_out_episodes=1)
@@ -106,6 +111,8 @@ class MemoryTraining:
             value = getattr(self, name)
             if value is not None and not value > 0.0:
                 raise ValueError(f"{name} is {value}; expected None or a positive bound.")
+        if not 0.0 <= self.overshooting_share <= 1.0:
+            raise ValueError(f"overshooting_share is {self.overshooting_share}; expected 0 to 1.")
         if self.weight_decay < 0.0:
             raise ValueError(f"weight_decay is {self.weight_decay}; expected at least 0.")
 
@@ -116,9 +123,10 @@ class Calibration:
 
     threshold then searches the end probability above which dreams end, such that the lengths of blind policies in the dream are those
     in the real environment (r.m.s. log ratio over all of them): the check that noticed a badly calibrated end where random dreams'
-    lengths did not (prototypes/takecover.md). Blind are constants, sweeps between two actions (classes `sweep`; None: the first and
-    the last, or both ends of a Box's first dimension) reversed every `periods` steps, and random actions. Each is played real_episodes
-    times awake, once per run, and dream_episodes times asleep.
+    lengths did not (prototypes/takecover.md). A model whose dreams end by chance has no threshold: there it is a check only. Blind are
+    constants, sweeps between two actions (classes `sweep`; None: the first and the last, or both ends of a Box's first dimension)
+    reversed every `periods` steps, and random actions. Each is played real_episodes times awake, once per run, and dream_episodes times
+    asleep.
     """
 
     logistic: bool = True

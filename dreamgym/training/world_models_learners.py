@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dreamgym.data.encoded import Encode, EpisodeStreams, PaddedEpisodes, padded_episodes
 from dreamgym.data.replay import Replay
+from dreamgym.models.objectives import Losses
 from dreamgym.models.vae import VAE
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
@@ -92,6 +93,7 @@ class MemoryLearner:
     """Trains M on episodes of codes, and keeps the weights that did best on episodes it never saw.
 
     times: how often each training episode is taken in a pass (None: once). steps and learning_rate replace those of the settings.
+    overshoot_from: the first update that learns from dreams too; weights of before are no longer candidates then (None: none does).
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class MemoryLearner:
         steps: int,
         learning_rate: float,
         times: NDArray[np.int64] | None = None,
+        overshoot_from: int | None = None,
     ) -> None:
         self.model, self.settings, self.randomness, self.stage, self.bfloat16 = model, settings, randomness, stage, bfloat16
+        self.overshoot_from = steps if overshoot_from is None or settings.overshooting is None else overshoot_from
         self.steps, self.learning_rate, self.held_out = steps, learning_rate, held_out
         self.parameters = model.trainable_parameters()
         self.optimiser = torch.optim.AdamW(self.parameters, learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -131,7 +135,9 @@ class MemoryLearner:
         else:
             assert self.episodes is not None
             batch = self.episodes[step]
-        losses = self._losses(batch.to(self.model.device), self.randomness.torch(self.stage, step), start)
+        if step == self.overshoot_from:
+            self.best = None
+        losses = self._losses(batch.to(self.model.device), self.randomness.torch(self.stage, step), start, step)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = self._clip()
@@ -142,15 +148,15 @@ class MemoryLearner:
         return {**{name: part.detach() for name, part in losses.parts.items()}, "gradient_norm": norm}
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """The losses on held-out episodes; remembers the weights if M's were never lower in sum.
+    def evaluate(self, step: int = 0) -> dict[str, float]:
+        """The losses on held-out episodes after update `step`; remembers the weights if M's were never lower in sum.
 
         The members' error is none of M's: it only measures uncertainty, and its units would outweigh the others.
         """
         sums: dict[str, float] = {}
         rows = sum(int((batch.index >= 0).sum()) for batch in self.held_out)
         for number, batch in enumerate(self.held_out):
-            losses = self._losses(batch, self.randomness.torch("held out", number), None)
+            losses = self._losses(batch, self.randomness.torch("held out", number), None, step)
             share = int((batch.index >= 0).sum()) / rows
             for name, value in {"total": losses.total, **losses.parts}.items():
                 sums[f"held_out_{name}"] = sums.get(f"held_out_{name}", 0.0) + share * float(value)
@@ -176,10 +182,15 @@ class MemoryLearner:
         if saved["carried"] is not None:
             self.carried = type(self.model.initial(1))(**saved["carried"])
 
-    def _losses(self, batch: SequenceBatch, generator: torch.Generator, start: Any) -> Any:
+    def _losses(self, batch: SequenceBatch, generator: torch.Generator, start: Any, step: int = 0) -> Losses:
         noise = torch.rand(*batch.reward.shape, self.model.noise_lanes, generator=generator).clamp_(1e-6, 1.0 - 1e-6)
+        noise, overshooting = noise.to(self.model.device), self.settings.overshooting
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.model.loss(batch, noise.to(self.model.device), start)
+            losses = self.model.loss(batch, noise, start)
+            if overshooting is None or step < self.overshoot_from:
+                return losses
+            more = overshooting.losses(self.model, batch, losses.states, noise)
+        return Losses(losses.total + torch.stack(list(more.values())).sum(), {**losses.parts, **more}, losses.states)
 
     def _clip(self) -> Tensor:
         """Bound the gradient as the settings say; returns M's norm before. The members' is bounded apart, or M's would shrink with it."""

@@ -15,6 +15,7 @@ from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.models.encoders import CodeStatsConfig
 from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward
 from dreamgym.models.mdn_rnn import MDNRNNConfig
+from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.vae import VAEConfig
 from dreamgym.structs import Spec
 from dreamgym.training import world_models as stages
@@ -82,7 +83,16 @@ def tiny(**changes: object) -> WorldModelsPreset:
         ),
         collection=EpisodeCollection(episodes=14, pixel_frames=60, holds=(2, 4), held_out_every=4),
         code_training=CodeTraining(steps=4, batch=8, reconstruction_weight=(3.0, 1.0), rate="cosine"),
-        memory_training=MemoryTraining(steps=6, batch=4, evaluate_every=2, rate="cosine", clip_norm=1.0, clip_value=None),
+        memory_training=MemoryTraining(
+            steps=6,
+            batch=4,
+            evaluate_every=2,
+            rate="cosine",
+            clip_norm=1.0,
+            clip_value=None,
+            overshooting=MixtureOvershooting(steps=3, starts=8),
+            overshooting_share=0.5,
+        ),
         calibration=Calibration(periods=(2, 4), real_episodes=3, dream_episodes=4),
         evolution=CMAESConfig(population=4),
         controller_training=ControllerTraining(

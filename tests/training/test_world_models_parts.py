@@ -13,6 +13,7 @@ from dreamgym.agents.linear import LinearController
 from dreamgym.data.encoded import encoded_spec, padded_episodes
 from dreamgym.data.replay import Replay
 from dreamgym.evaluation.returns import Returns
+from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Prediction, Preprocess, Spec
 from dreamgym.training.learners import Randomness
@@ -188,6 +189,17 @@ def test_the_weights_that_did_best_on_held_out_episodes_are_kept(model, codes):
     assert memory.evaluate()["held_out_total"] > best
     memory.take_best()
     assert memory.evaluate()["held_out_total"] == best
+
+
+def test_weights_from_before_it_learned_from_dreams_are_not_gone_back_to(model, codes):
+    trained = fresh(model)
+    settings = MemoryTraining(steps=6, batch=2, overshooting=MixtureOvershooting(steps=2, starts=8))
+    options = {"stage": "memory", "bfloat16": False, "steps": 6, "learning_rate": 1e-2, "overshoot_from": 3}
+    memory = MemoryLearner(trained, settings, Randomness(0), codes, [padded_episodes(codes, [0, 1])], **options)
+    assert "overshot_latent" not in memory.step(2) and "held_out_overshot_latent" not in memory.evaluate(2)
+    assert memory.best is not None
+    assert "overshot_latent" in memory.step(3) and memory.best is None
+    assert memory.evaluate(3)["held_out_overshot_continue"] > 0.0 and memory.best is not None
 
 
 def test_the_members_large_error_does_not_choose_the_weights(model, codes):
