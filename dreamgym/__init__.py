@@ -109,7 +109,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("sb3", "hub", "models", "envs", "data", "dreams", "agents", "evaluation", "training"):
+    if name in ("sb3", "hub", "models", "envs", "data", "dreams", "agents", "evaluation", "testing", "training"):
         return importlib.import_module(f"dreamgym.{name}")
     home = _HOMES.get(name)
     if home is None:

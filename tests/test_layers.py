@@ -1,4 +1,4 @@
-"""Imports go down only: a package may import from lower layers, never from its siblings or from above."""
+"""Imports go down only, never to siblings or up; and the page that lists all modules is true."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import dreamgym
+from benchmarks.pages import END, written
 
 ROOT = Path(dreamgym.__file__).parent
+PAGE = ROOT.parent / "docs" / "architecture.md"
+MARK = "<!-- results: python -m tests.test_layers -->"
 LAYERS = [
     {"structs", "noise", "errors"},  # words everyone uses
     {"nn", "formats"},  # bricks | how things lie on disk
@@ -44,3 +47,32 @@ def test_imports_go_down_only(path: Path) -> None:
     assert part in LEVELS, f"{part} has no layer yet: give it one in tests/test_layers.py"
     for other in imported_parts(path) - {part}:
         assert LEVELS.get(other, len(LAYERS)) < LEVELS[part], f"{part} imports {other}, which is not below it"
+
+
+def described(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    docstring = ast.get_docstring(ast.parse((ROOT / path).read_text()))
+    assert docstring, f"{path} does not say why it exists"
+    return docstring.splitlines()[0].replace("|", "\\|")
+
+
+def every_module() -> list[str]:
+    """A table per part, from words that everyone uses up to the command line."""
+    lines = []
+    for names in LAYERS:
+        for name in sorted(names):
+            inside = [path for path in MODULES if path.parts[0].removesuffix(".py") == name and path.name != "__init__.py"]
+            title = described(Path(name) / "__init__.py") if (ROOT / name).is_dir() else ""
+            lines += ["", f"**{name}** {title}".rstrip(), "", "| | |", "|---|---|"]
+            lines += [f"| `{path.with_suffix('').as_posix()}` | {described(path)} |" for path in inside]
+    return lines[1:]
+
+
+def test_the_page_lists_every_module() -> None:
+    text = PAGE.read_text()
+    assert MARK in text and END in text
+    assert written(text, MARK, every_module()) == text, "write it anew: python -m tests.test_layers"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(), MARK, every_module()))
