@@ -1,4 +1,4 @@
-"""The command line: dreamgym fit | play | evaluate | fidelity | temperature | report | push | pull | info | demo.
+"""The command line: dreamgym fit | play | evaluate | fidelity | temperature | report | push | pull | info | check | demo.
 
 Each command is one call of a public function. Everything heavy is imported inside the commands, so that `dreamgym --help` answers at once.
 """
@@ -360,6 +360,23 @@ def info(model: tyro.conf.Positional[str], *, revision: str | None = None) -> No
     print(describe(model, revision=revision))
 
 
+def check(model: tyro.conf.Positional[str], *, revision: str | None = None, steps: int = 200, seed: int = 0) -> None:
+    """Examine a world model: does it keep the contract that dreams rely on? Exits with 1 where it does not.
+
+    Args:
+        model: A folder, a bundled name, or user/name on the Hub.
+        revision: A branch, a tag or a commit of the repository; main by default.
+        steps: Length of the dreams that are examined.
+        seed: Seed of the examination.
+    """
+    from dreamgym.testing import check_world_model
+
+    report = check_world_model(model, seed=seed, steps=steps, **({} if revision is None else {"revision": revision}))
+    print(report)
+    if not report.ok:
+        raise SystemExit(1)
+
+
 def demo(
     *, out: Path = Path("demo"), steps: int = 400_000, minutes: float = 5.0, tracks: int = 20, seed: int = 0, model: str = "CarRacing"
 ) -> None:
@@ -390,7 +407,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("DREAMGYM_DEBUG", "") not in ("", "0")
     commands: dict[str, Callable[..., Any]] = {
-        command.__name__: command for command in (fit, play, evaluate, fidelity, temperature, report, push, pull, info, demo)
+        command.__name__: command for command in (fit, play, evaluate, fidelity, temperature, report, push, pull, info, check, demo)
     }
     described = (
         "Trained world models as standard gymnasium environments: train any agent inside the dream, act awake. "

@@ -14,10 +14,11 @@ from dreamgym import cli
 from dreamgym.evaluation.comparison import Comparison
 from dreamgym.evaluation.returns import Returns
 from dreamgym.hub import bundle
+from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 
 HEAVY = "torch", "stable_baselines3", "cv2", "PIL"
-COMMANDS = "fit", "play", "evaluate", "fidelity", "temperature", "report", "push", "pull", "info", "demo"
+COMMANDS = "fit", "play", "evaluate", "fidelity", "temperature", "report", "push", "pull", "info", "check", "demo"
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -101,6 +102,17 @@ def test_info_tells_what_a_bundled_model_is_and_what_was_measured(capsys: pytest
     assert cli.main(["info", "Pendulum"]) == 0
     printed = capsys.readouterr().out
     assert "`Pendulum-v1`" in printed and "350,129" in printed and "learned in the dream, judged awake" in printed
+
+
+def test_check_examines_a_model_and_exits_with_one_where_it_finds_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", "CartPole", "--steps", "20"]) == 0
+    assert "determinism" in capsys.readouterr().out
+    monkeypatch.setattr(WorldModel, "initial", lambda self, batch_size: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["check", "CartPole", "--steps", "20"])
+    assert caught.value.code == 1
 
 
 def test_info_loads_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
