@@ -135,7 +135,7 @@ def read_agent(files: Files, config_class: type[Config], build: Callable[[int, C
     if parameters > _MAX_PARAMETERS:
         raise InvalidModelError(f"{where}: describes an agent of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
 
-    data, where = _read_weights(files, described.weights), files.where(WEIGHTS)
+    data, where = _read_weights(files, described.weights, weights.most_bytes(expected)), files.where(WEIGHTS)
     header = weights.read_header(data, where)
     weights.check_names(header, expected, where)
     for name, tensor in expected.items():
@@ -197,9 +197,9 @@ def _build(build: Callable[[], Agent], device: torch.device, where: str) -> Agen
         raise InvalidModelError(f"{where}: does not fit this model ({escape(str(error))})") from error
 
 
-def _read_weights(files: FileSet, fingerprint: Fingerprint | None) -> bytes:
+def _read_weights(files: FileSet, fingerprint: Fingerprint | None, most: int) -> bytes:
     try:
-        data = files.read(WEIGHTS, limit=MAX_FILE[WEIGHTS])
+        data = files.read(WEIGHTS, limit=min(most, MAX_FILE[WEIGHTS]))
     except ModelNotFoundError as error:
         if files.found_pickles():
             raise InvalidModelError(f"{files.shown}: has no {WEIGHTS} {files.found_pickles()}") from error

@@ -138,7 +138,7 @@ def _name_infinity(value: Any) -> Any:
 def _decode_bound(value: Any, shape: list[int], dtype: np.dtype[Any], place: Place) -> NDArray[Any]:
     """A number for all elements, or nested lists of exactly `shape`."""
     if not isinstance(value, list):
-        return np.full(shape, _number(value, dtype, place), dtype)
+        return np.broadcast_to(np.array(_number(value, dtype, place), dtype), shape)  # no memory yet: the space makes its own copy
     flat: list[Any] = []
     _flatten(value, shape, dtype, place, flat)
     return np.array(flat, dtype).reshape(shape)

@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamgym.errors import InvalidModelError
 from dreamgym.formats.strict_json import escape, first_repeated, quote
 
-__all__ = ["TensorInfo", "check_finite", "check_looks", "check_names", "check_type", "read_header", "to_bytes", "to_tensors"]
+__all__ = ["TensorInfo", "check_finite", "check_looks", "check_names", "check_type", "most_bytes", "read_header", "to_bytes", "to_tensors"]
 
 _MAX_TENSORS = 10_000
 _MAX_HEADER = 4 * 1024 * 1024
@@ -89,6 +89,11 @@ def _tensor_info(name: str, entry: Any, where: str) -> TensorInfo:
     if not isinstance(dtype, str) or not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidModelError(f"{where}: tensor {quote(name)} has the header {quote(entry)}; expected a dtype and a shape")
     return TensorInfo(dtype, tuple(shape))
+
+
+def most_bytes(wanted: Mapping[str, Tensor]) -> int:
+    """The largest file that these tensors need; no larger one has to be read to be refused."""
+    return 8 + _MAX_HEADER + sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
 
 
 def check_names(header: Mapping[str, TensorInfo], wanted: Mapping[str, Any], where: str) -> None:

@@ -227,7 +227,8 @@ def load(folder: str | os.PathLike[str] | FileSet, *, device: str | torch.device
     if parameters > _MAX_PARAMETERS:
         raise InvalidModelError(f"{where[CONFIG]}: describes a model of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
 
-    files = {name: _read_announced(bundle, name, config) for name in (WEIGHTS, STARTS)}
+    limits = {**MAX_FILE, WEIGHTS: min(MAX_FILE[WEIGHTS], weights.most_bytes(expected.state_dict()))}
+    files = {name: _read_announced(bundle, name, config, limits[name]) for name in (WEIGHTS, STARTS)}
     _check_weights(files[WEIGHTS], expected, where[WEIGHTS])
     _check_starts(files[STARTS], expected, where[STARTS])
     tensors, starts = (weights.to_tensors(files[name], where[name]) for name in (WEIGHTS, STARTS))
@@ -277,10 +278,10 @@ def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel
         raise InvalidModelError(f"{where}: spec and model do not fit together ({escape(str(error))})") from error
 
 
-def _read_announced(files: FileSet, name: str, config: BundleConfig) -> bytes:
+def _read_announced(files: FileSet, name: str, config: BundleConfig, limit: int) -> bytes:
     where, fingerprint = files.where(name), Fingerprint(*config.files[name])
     try:
-        data = files.read(name, limit=MAX_FILE[name])
+        data = files.read(name, limit=limit)
     except ModelNotFoundError as error:
         raise InvalidModelError(f"{files.shown}: has no {name} {files.found_pickles()}".rstrip()) from error
     weights.check_looks(data, where)

@@ -17,6 +17,9 @@ from tests.hub.toys import STARTS, WEIGHTS, edit_config
 Change = Callable[[Any], Any]
 
 
+LARGE = {"type": "box", "shape": [10**7], "dtype": "float64", "low": "-inf", "high": 1.0}
+
+
 def refused(opening: Opening, folder: Path, complaint: str, error: str = "InvalidModelError") -> str:
     return opening.refuses("folder", str(folder), complaint=rf"config\.json: .*{complaint}", error=error).message
 
@@ -45,6 +48,7 @@ def file_entry(**values: Any) -> Change:
         (lambda c: c["spec"]["observation_space"].update(shape=[10**6, 10**6]), "more than 10000000 elements"),
         (lambda c: c["spec"]["observation_space"].update(shape=[65536, 65536, 3]), "more than 10000000 elements"),
         (lambda c: c["spec"]["observation_space"].update(shape=[10**7]), "parameters; the limit is 500000000"),
+        (lambda c: c["spec"].update(observation_space=LARGE, action_space=LARGE), "parameters; the limit is 500000000"),
         (lambda c: c["spec"]["observation_space"].update(shape=[2, 2]), "do not fit together"),
         (lambda c: c["spec"]["observation_space"].update(shape=[1] * 9), "has 9 dimensions; the limit is 8"),
         (lambda c: c["spec"].update(action_space=c["spec"]["observation_space"] | {"shape": [2, 2]}), "do not fit together"),
@@ -125,6 +129,21 @@ def test_keys_too_many_or_too_few_are_refused_by_name(opening: Opening, folder: 
 def test_a_config_that_is_not_a_json_object_is_refused(opening: Opening, folder: Path, data: bytes, complaint: str) -> None:
     (folder / "config.json").write_bytes(data)
     refused(opening, folder, complaint)
+
+
+@case(15, 16)
+def test_files_that_would_be_slow_or_large_to_complain_about_are_refused_at_once(opening: Opening, folder: Path) -> None:
+    """A hundred thousand keys with the last one twice, and many values below one long key, whose path each of them has."""
+    names = ",".join(f'"{number:x}":1' for number in range(100_000))
+    (folder / "fidelity.json").write_text(f'{{{names},"1869f":1}}')
+    report = opening.refuses("described", str(folder), complaint=r"fidelity\.json: key '1869f' appears twice")
+    assert report.seconds < 2
+    (folder / "fidelity.json").write_text(json.dumps({"a" * 500_000: [0] * 150_000}))
+    opening.opens("described", str(folder))
+    (folder / "fidelity.json").write_text(json.dumps({"a" * 500_000: [0] * 150_000 + [[[]]]}).replace("[[]]", "[NaN]"))
+    opening.refuses("described", str(folder), complaint=r"fidelity\.json: key '.*a\.\.\.\[150000\]\[0\]' is NaN")
+    (folder / "config.json").write_text(json.dumps({"a" * 32_000: [0] * 10_000}))
+    refused(opening, folder, "not a dreamgym world model", "IncompatibleModelError")
 
 
 @case(17)

@@ -94,7 +94,7 @@ ENTRY = '{"dtype":"F32","shape":[0,1000000000],"data_offsets":[0,0]}'
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
-        ("{" + ",".join(f'"{number}":{ENTRY}' for number in range(500_000)) + "}", r"a header of \d+ bytes; the limit is"),
+        ("{" + ",".join(f'"{number}":{ENTRY}' for number in range(500_000)) + "}", r"\d+ bytes; the limit is \d+"),
         ("{" + ",".join(f'"{number}":{ENTRY}' for number in range(20_000)) + "}", "20000 tensors; the limit is 10000"),
         (f'{{"a":{ENTRY},"b":{ENTRY},"a":{ENTRY}}}', "tensor 'a' appears twice"),
         ('{"a":{"dtype":"F32","dtype":"F32","shape":[],"data_offsets":[0,0]}}', "'dtype' appears twice"),
@@ -134,3 +134,13 @@ def test_tensors_that_share_bytes_are_refused(opening: Opening, folder: Path) ->
 def test_bytes_after_the_last_tensor_are_refused(opening: Opening, folder: Path) -> None:
     forge(folder, WEIGHTS, (folder / WEIGHTS).read_bytes() + b"\0" * 1000)
     opening.refuses("folder", str(folder), complaint="not a consistent safetensors file")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STARTS])
+def test_a_file_much_larger_than_the_model_is_refused_unread(opening: Opening, folder: Path, name: str) -> None:
+    """A gigabyte of nothing, which a sparse file or an archive of zeros announces truthfully and cheaply."""
+    size = 1024**3
+    with open(folder / name, "r+b") as file:
+        file.truncate(size)
+    edit_config(folder, lambda config: config["files"][name].update(size=min(size, 256 * 1024**2)))
+    opening.refuses("folder", str(folder), complaint=rf"{name}: 1073741824 bytes; the limit is \d+")
