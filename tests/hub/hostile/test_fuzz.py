@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
@@ -31,10 +32,13 @@ from dreamgym.errors import ModelLoadError
 from dreamgym.formats.files import Fingerprint
 from dreamgym.hub import bundle
 from dreamgym.hub.info import describe
+from dreamgym.models.latents import CategoricalLatent
 from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import StartBank
 from tests.hub import toys
 from tests.hub.hostile.mutations import BODIES, change_json, change_tensors, change_text, dumped
 from tests.hub.toys import STARTS, WEIGHTS, forge
+from tests.models.builders import tiny_dreamer, tiny_mdn
 
 Change = tuple[bool, int, int, int]
 SEED = 20261120
@@ -47,11 +51,20 @@ changes = st.lists(change, min_size=1, max_size=4)
 tensor_changes = st.tuples(st.lists(change, max_size=3), st.sampled_from(BODIES), numbers)
 
 
+def _dreamers() -> dict[str, WorldModel]:
+    """Small models of the other kinds, with some states to start from."""
+    classes = CategoricalLatent(variables=2, classes=3)
+    models = {"dreamer": tiny_dreamer(two_hot=True, latent=classes, deter=4, hidden=4), "mdnrnn": tiny_mdn(members=1, units=3, mixtures=2)}
+    for model in models.values():
+        model.initial_states = StartBank(model.initial(3), torch.arange(3) < 1)
+    return models
+
+
 class Goods:
     """Good folders, copied where they may be spoilt, and what opens them."""
 
     def __init__(self, root: Path) -> None:
-        self.models: dict[str, WorldModel] = {"ensemble": toys.ensemble(), "rssm": toys.rssm()}
+        self.models: dict[str, WorldModel] = {"ensemble": toys.ensemble(), "rssm": toys.rssm(), **_dreamers()}
         for name, model in self.models.items():
             bundle.save(model, root / "good" / name)
         model = self.models["ensemble"]
@@ -149,7 +162,7 @@ def target(strategy: Any) -> Any:
     return registered
 
 
-@target(st.tuples(st.sampled_from(["ensemble", "ensemble", "ensemble", "rssm"]), changes))
+@target(st.tuples(st.sampled_from(["ensemble", "dreamer", "mdnrnn", "rssm"]), changes))
 def model_config(goods: Goods, plan: Any) -> str:
     name, steps = plan
     spoil_description(goods, name, steps)
@@ -163,11 +176,11 @@ def agent_json(goods: Goods, plan: Any) -> str:
     return str(name)
 
 
-@target(st.tuples(st.sampled_from([WEIGHTS, STARTS]), tensor_changes))
+@target(st.tuples(st.sampled_from(["ensemble", "dreamer", "mdnrnn"]), st.sampled_from([WEIGHTS, STARTS]), tensor_changes))
 def model_tensors(goods: Goods, plan: Any) -> str:
-    file, steps = plan
-    spoil_tensors(goods, "ensemble", file, steps)
-    return "ensemble"
+    name, file, steps = plan
+    spoil_tensors(goods, name, file, steps)
+    return str(name)
 
 
 @target(st.tuples(st.sampled_from(["linear", "actor-critic"]), tensor_changes))
