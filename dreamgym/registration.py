@@ -174,8 +174,11 @@ def load_model(
         return _cached(name, (), lambda: bundle.load_snapshot(snapshot, access))
     if isinstance(found, str):
         return _cached(_BUNDLED + found, (), lambda: bundle.load_bundled(found, access=access))
-    written = tuple(sorted(file.stat().st_mtime_ns for file in found.iterdir())) if found.is_dir() else ()
-    return _cached(str(found.resolve()), written, lambda: bundle.load(found))
+    try:
+        name, written = str(found.resolve()), tuple(sorted(file.lstat().st_mtime_ns for file in found.iterdir()))
+    except (OSError, RuntimeError, ValueError):  # no folder, a loop of links, a NUL byte: load will say what is wrong
+        return bundle.load(found)
+    return _cached(name, written, lambda: bundle.load(found))
 
 
 def _cached(name: str, written: tuple[int, ...], load: Any) -> Any:

@@ -110,6 +110,7 @@ def test_other_files_in_the_folder_are_ignored(opening: Opening, folder: Path) -
     for name in ("__init__.py", "setup.py", "dreamgym.py", "modeling.py"):
         (folder / name).write_text(f"open({str(folder.parent / 'canary')!r}, 'w')")
     (folder / "replay.mp4").symlink_to("/dev/zero")
+    (folder / "fidelity.json").symlink_to("/nowhere")
     (folder / "README.md").write_text("\x1b[2J" + "x" * 10_000_000)
     opening.opens("folder", str(folder))
     opening.opens("dreamt", str(folder))
@@ -151,3 +152,14 @@ def test_what_is_no_model_at_all_is_not_found(opening: Opening, folder: Path) ->
 def test_a_missing_file_is_named(opening: Opening, folder: Path, name: str) -> None:
     (folder / name).unlink()
     opening.refuses("folder", str(folder), complaint=f"has no {name}")
+
+
+def test_paths_that_the_system_refuses_are_not_found_through_any_door(opening: Opening) -> None:
+    loop = opening.work / "loop"
+    loop.symlink_to(loop)
+    for path in (str(loop), str(loop / "x"), str(opening.work / ("n" * 300)), str(opening.work / "nothing"), "/dev/null/x"):
+        for door in ("folder", "dreamt"):
+            opening.refuses(door, path, complaint="not a usable path|no such folder|not a folder", error="ModelNotFoundError", begins="/")
+    for door in ("folder", "dreamt"):
+        opening.refuses(door, "/a\0b", complaint="not a usable path", error="ModelNotFoundError", begins="/a")
+    loop.unlink()
