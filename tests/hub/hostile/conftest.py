@@ -17,7 +17,7 @@ from dreamgym.hub import bundle
 from dreamgym.hub.datasets import save_rollouts
 from tests.hub import rollouts, toys
 from tests.hub.conftest import welcome
-from tests.hub.hostile.opening import Opening
+from tests.hub.hostile.opening import Opening, contents
 from tests.hub.loopback_hub import LoopbackHub
 
 if sys.platform != "linux":  # limits on memory, and the account of it, are Linux's
@@ -54,10 +54,14 @@ def opening(tmp_path_factory: pytest.TempPathFactory, good: Path) -> Iterator[Op
         root = tmp_path_factory.mktemp("hostile")
         shutil.copytree(good, root / "good")
         model = str(root / "good")
-        hub.add_repo("alice/good", {path.name: path.read_bytes() for path in good.iterdir()})
+        hub.add_repo("alice/good", contents(good))
         doors = {"folder": [model], "dreamt": [model], "awake": [model], "described": [model], "misdeed": ["none", ""]}
-        doors |= {"repo": ["alice/good", {}], "repo_dreamt": ["alice/good", {}]}
-        doors |= {door: [str(path), *([model] if door in ("agent", "planner") else [])] for door, path in save_others(root, good).items()}
+        doors |= {"repo": ["alice/good", {}], "repo_dreamt": ["alice/good", {}], "repo_described": ["alice/good"]}
+        others = save_others(root, good)
+        doors |= {door: [str(path), *([model] if door in ("agent", "planner") else [])] for door, path in others.items()}
+        hub.add_repo("alice/agent", contents(others["agent"]))
+        hub.add_repo("alice/episodes", contents(others["dataset"]), type="dataset")
+        doors |= {"repo_agent": ["alice/agent", model, {}], "repo_dataset": ["alice/episodes", {}]}
         opened = Opening(root, hub, doors)
         yield opened
         opened.close()

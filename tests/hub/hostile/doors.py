@@ -21,7 +21,7 @@ from dreamgym.agents.planning import load_planner
 from dreamgym.data.minari import from_minari
 from dreamgym.envs.make import make_from_spec
 from dreamgym.hub import bundle
-from dreamgym.hub.datasets import load_rollouts
+from dreamgym.hub.datasets import from_hub, load_rollouts
 from dreamgym.hub.info import describe
 from dreamgym.models.world_model import WorldModel
 
@@ -117,10 +117,26 @@ _MISDEEDS: dict[str, Callable[[str], Any]] = {
 }
 
 
+def repo_agent(name: str, model: str, options: dict[str, Any]) -> str:
+    """An agent on the Hub, for the model in a folder."""
+    return type(load_agent(name, _model(model), **options)).__name__
+
+
+def repo_dataset(name: str, options: dict[str, Any]) -> str:
+    """Recorded episodes on the Hub."""
+    return f"{from_hub(name, **options).num_steps} steps"
+
+
+def repo_described(name: str) -> str:
+    """What `dreamgym info` prints of a repository."""
+    return described(name)
+
+
 @cache
 def _model(path: str) -> WorldModel:
     return bundle.load(Path(path))
 
 
-_ALL = (folder, agent, planner, dataset, minari, dreamt, described, awake, repo, repo_dreamt, misdeed)
-DOORS: dict[str, Callable[..., str]] = {door.__name__: door for door in _ALL}
+_ALL = (folder, agent, planner, dataset, minari, dreamt, described, awake, misdeed)
+_ON_THE_HUB = (repo, repo_dreamt, repo_described, repo_agent, repo_dataset)  # the sandbox goes through these in its children only
+DOORS: dict[str, Callable[..., str]] = {door.__name__: door for door in (*_ALL, *_ON_THE_HUB)}

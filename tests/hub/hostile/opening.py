@@ -14,7 +14,7 @@ from tests.hub.conftest import TOKENS, environment
 from tests.hub.hostile.sandbox import GROWTH, Report, Settings
 from tests.hub.loopback_hub import LoopbackHub
 
-__all__ = ["CASES", "Opening", "case"]
+__all__ = ["CASES", "Opening", "case", "contents"]
 
 CASES: dict[int | str, list[str]] = {}  # of hub.md 4.4 -> the tests that try it
 
@@ -28,6 +28,11 @@ def case(*numbers: int | str) -> Any:
         return test
 
     return noted
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, as a repository holds them."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Opening:

@@ -21,7 +21,7 @@ from dreamgym.agents.agent_files import AGENT
 from dreamgym.agents.agent_files import WEIGHTS as AGENT_WEIGHTS
 from dreamgym.formats.files import Fingerprint
 from tests.hub import rollouts
-from tests.hub.hostile.opening import Opening, case
+from tests.hub.hostile.opening import Opening, case, contents
 from tests.hub.hostile.test_files import Evil, pickled
 from tests.hub.hostile.test_tensors import ENTRY
 from tests.hub.toys import raw_safetensors
@@ -177,3 +177,58 @@ def test_a_minari_dataset_is_read_without_making_the_environment_it_describes(op
     spec = gym.envs.registration.EnvSpec("Evil-v3", entry_point="os:system", kwargs=command, max_episode_steps=70)
     edit(minari / "data" / "metadata.json", lambda metadata: metadata.update(env_spec=spec.to_json(), eval_env_spec=spec.to_json()))
     opening.opens("minari", str(minari))
+
+
+# ---- the same on the Hub ----------------------------------------------------------------------------------------------------
+
+
+@case(1, 2, 4)
+def test_forged_agents_on_the_hub_are_refused(opening: Opening, agent: Path) -> None:
+    hub, model = opening.hub, str(opening.root / "good")
+    good = contents(agent)
+    hub.add_repo("mallory/good", good)
+    assert opening.opens("repo_agent", "mallory/good", model, {}).message == "ActorCritic"
+    hub.add_repo("mallory/pickle", {AGENT: good[AGENT], "agent.pkl": pickled(agent)})
+    opening.refuses(
+        "repo_agent", "mallory/pickle", model, {}, complaint=r"agent\.safetensors \(found agent\.pkl", begins="'mallory/pickle'"
+    )
+    flipped = bytes([*good[AGENT_WEIGHTS][:-1], good[AGENT_WEIGHTS][-1] ^ 1])
+    hub.add_repo("mallory/flipped", {AGENT: good[AGENT], AGENT_WEIGHTS: flipped})
+    opening.refuses(
+        "repo_agent", "mallory/flipped", model, {}, complaint=r"agent\.safetensors: damaged or replaced", begins="mallory/flipped@"
+    )
+    edit(agent / AGENT, lambda content: content["config"]["policy"].update(type="os:system"))
+    hub.add_repo("mallory/typed", contents(agent) | {"__init__.py": b"evil", "setup.py": b"evil"})
+    opening.refuses("repo_agent", "mallory/typed", model, {}, complaint="unknown type 'os:system'", begins="mallory/typed@")
+    opening.refuses("repo_agent", "mallory/../x", model, {}, complaint="no such folder", error="ModelNotFoundError", begins="")
+    asked = {line.split()[1].rsplit("/", 1)[1] for line in hub.requests("/resolve/.*mallory|mallory.*/resolve/")}
+    assert asked <= {AGENT, AGENT_WEIGHTS}, asked
+
+
+@case(4, 21)
+def test_forged_datasets_on_the_hub_are_refused(opening: Opening, episodes: Path) -> None:
+    hub, good = opening.hub, contents(episodes)
+    evil = {"../../evil": b"evil", "__init__.py": b"evil", "loader.py": b"evil", "data/evil.pkl": pickled(episodes)}
+    hub.add_repo("mallory/episodes", good | evil, type="dataset")
+    opening.opens("repo_dataset", "mallory/episodes", {})
+    assert not hub.requests("evil|__init__|loader")
+    flipped = bytes([*good[rollouts.SHARD][:-1], good[rollouts.SHARD][-1] ^ 1])
+    hub.add_repo("mallory/flipped", good | {rollouts.SHARD: flipped}, type="dataset")
+    opening.refuses(
+        "repo_dataset", "mallory/flipped", {}, complaint="damaged or replaced", error="InvalidDataError", begins="mallory/flipped@"
+    )
+    rollouts.edit_meta(episodes, lambda meta: meta["spec"]["observation_space"].update(shape=[10**6, 10**6]))
+    hub.add_repo("mallory/large", contents(episodes), type="dataset")
+    opening.refuses(
+        "repo_dataset", "mallory/large", {}, complaint="more than 10000000 elements", error="InvalidDataError", begins="mallory/large@"
+    )
+
+
+@case("escapes")
+def test_what_is_shown_of_a_repository_is_not_its_readme(opening: Opening) -> None:
+    readme = '---\nlibrary_name: "\\e[2Jevil"\n---\n\x1b[2J' + "x" * 10_000_000
+    opening.hub.add_repo("mallory/shown", contents(opening.root / "good") | {"README.md": readme.encode()})
+    opening.opens("repo_described", "mallory/shown")
+    assert not opening.hub.requests("mallory/shown.*README")
+    opening.hub.add_repo("mallory/other", {"README.md": readme.encode()})
+    opening.refuses("repo_described", "mallory/other", complaint="", error="ModelNotFoundError", begins="'mallory/other'")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.hub.conftest import TOKENS
-from tests.hub.hostile.opening import Opening, case
+from tests.hub.hostile.opening import Opening, case, contents
 from tests.hub.hostile.test_files import pickled
 from tests.hub.toys import STARTS, WEIGHTS, edit_config
 
@@ -39,8 +39,7 @@ def calm(opening: Opening) -> Iterator[None]:
 def shared(opening: Opening, folder: Path, more: dict[str, bytes] | None = None, **settings: Any) -> str:
     """A new repository with the files of a folder."""
     name = next(_names)
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    opening.hub.add_repo(name, files | (more or {}), **settings)
+    opening.hub.add_repo(name, contents(folder) | (more or {}), **settings)
     return name
 
 
