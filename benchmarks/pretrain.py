@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.cards import PRETRAINED, write_card
@@ -27,6 +28,7 @@ from dreamgym.data import Replay, collect
 from dreamgym.demo import CLASSIC_PPO, CLASSIC_STEPS, DRIVING_STEPS, learn_in_dream
 from dreamgym.envs import make_env
 from dreamgym.evaluation.fidelity import measure, write_fidelity
+from dreamgym.evaluation.prediction_errors import states_before
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.hub import bundle
 from dreamgym.structs import SequenceBatch
@@ -82,9 +84,11 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
     bundle.save(run.model, target, source=source, dtype=recipe.dtype)
     model = bundle.load_bundled(name)  # what is measured is what is shipped
     learned = learn_in_dream(model, steps=recipe.dream_steps, seed=seed, **recipe.ppo)
+    rows, start = _unseen(model, learned.agent, Replay(model.spec, folder / "replay" / "held_out"), recipe.fresh_episodes)
     fidelity = measure(
         model,
-        _unseen(model, learned.agent, Replay(model.spec, folder / "replay" / "held_out"), recipe.fresh_episodes),
+        rows,
+        start=start,
         agent=learned.agent,
         seeds=report_seeds(episodes),
         thresholds=recipe.thresholds,
@@ -129,21 +133,19 @@ def _harden(model: Any, folder: Path, settings: Hardening, recipe: Recipe, seed:
     return steps * model.spec.preprocess.action_repeat
 
 
-def _unseen(model: Any, agent: Any, held_out: Replay, episodes: int) -> SequenceBatch:
-    """Windows of random episodes kept out of training, and of new ones driven by the dream-trained agent."""
+def _unseen(model: Any, agent: Any, held_out: Replay, episodes: int) -> tuple[SequenceBatch, Any]:
+    """Windows of random episodes kept out of training and of new ones driven by the dream-trained agent; the states before them."""
     fresh = Replay(model.spec)
     env = make_env(model.spec.env_id, preprocess=model.spec.preprocess)
     for noise in (0.0, 0.3):
         collect(env, BeliefPolicy(agent, model, explore_noise=noise), fresh, episodes=episodes // 2, seed=FRESH_SEED + int(10 * noise))
     env.close()
-    windows = [
-        replay.sequence(row, row + WINDOW)
-        for replay in (held_out, fresh)
-        for start, stop in replay.episodes
-        for row in range(start, stop, WINDOW)
-        if row + WINDOW <= len(replay)
-    ]
-    return SequenceBatch.cat(windows)
+    windows, states = [], []
+    for replay in (held_out, fresh):
+        starts = [row for start, stop in replay.episodes for row in range(start, stop, WINDOW) if row + WINDOW <= len(replay)]
+        windows.append(replay.sample_windows(np.array(starts, np.int64), WINDOW))
+        states.append(states_before(model, replay, np.array(starts, np.int64)))
+    return SequenceBatch.cat(windows), type(states[0]).cat(states)
 
 
 if __name__ == "__main__":

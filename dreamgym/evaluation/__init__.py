@@ -12,7 +12,7 @@ from dreamgym.evaluation.controls import (
 from dreamgym.evaluation.fidelity import FixedPolicyFidelity, fixed_policy_fidelity, measure, versions, write_fidelity
 from dreamgym.evaluation.panel import evaluate_blind
 from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, open_loop_policies, random_policy, sweep_pairs, sweep_policies
-from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors
+from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors, states_before
 from dreamgym.evaluation.reliability import EndReliability, end_reliability
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds, validation_seeds
 from dreamgym.evaluation.scrutiny import Controls, run_controls
@@ -47,6 +47,7 @@ __all__ = [
     "random_policy",
     "report_seeds",
     "run_controls",
+    "states_before",
     "sweep_pairs",
     "sweep_policies",
     "validation_seeds",

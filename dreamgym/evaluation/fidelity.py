@@ -170,6 +170,7 @@ def measure(
     model: Any,
     held_out: SequenceBatch,
     *,
+    start: Any = None,
     agent: Policy | None = None,
     env_fn: Callable[[], Any] | None = None,
     policies: Mapping[str, OpenLoopPolicy] | None = None,
@@ -182,7 +183,8 @@ def measure(
 ) -> dict[str, Any]:
     """All of `fidelity.json`: errors on held_out [B,T], the blind policies, and `agent`'s returns in the dream and awake.
 
-    Numbers have 6 significant digits; what is undefined is None.
+    start: what the model remembers before held_out's rows, as `states_before` says it where they begin in mid-episode. Numbers have 6
+    significant digits; what is undefined is None.
 
     `data` says what the model was trained on, such as {"env_steps": 10000, "episodes": 50}; `notes` is stored as given. `agent` must act
     on the model's latents. env_fn is as in `fixed_policy_fidelity` and is not used for the agent, who needs the filter.
@@ -197,11 +199,11 @@ def measure(
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": versions(),
         "data": {**(data or {}), "held_out": rows},
-        "one_step": one_step_errors(model, held_out, context=context),
+        "one_step": one_step_errors(model, held_out, context=context, start=start),
         "open_loop": {
             "context": context,
-            "mean_noise": open_loop_errors(model, held_out, context=context),
-            "sampled_noise": open_loop_errors(model, held_out, context=context, sampled=True),
+            "mean_noise": open_loop_errors(model, held_out, context=context, start=start),
+            "sampled_noise": open_loop_errors(model, held_out, context=context, sampled=True, start=start),
         },
         "fixed_policies": fixed.to_json(),
         "policy": None if agent is None else compare(agent, model, seeds=chosen, thresholds=thresholds, baselines=blind).to_json(),

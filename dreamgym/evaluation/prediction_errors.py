@@ -16,25 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym import noise as streams
+from dreamgym.data.replay import Replay
 from dreamgym.structs import ObsTensors, SequenceBatch, map_obs
 
-__all__ = ["one_step_errors", "open_loop_errors", "open_loop_states"]
+__all__ = ["one_step_errors", "open_loop_errors", "open_loop_states", "states_before"]
 
 HORIZONS = (1, 5, 10, 25, 50)
 SAMPLES_SEED = 7_000_000
 
 
-def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5) -> dict[str, Any]:
+def one_step_errors(model: Any, rows: SequenceBatch, *, context: int = 5, start: Any = None) -> dict[str, Any]:
     """Errors of predicting the next row from the posterior of all rows before it; rows [B,T] of held-out real experience.
 
-    The first `context` rows of each sequence are only observed, since memory starts empty there. Steps take mean noise. Keys as in
+    The first `context` rows of each sequence are only observed. start: the states [B] that `states_before` says; without, memory is empty
+    at the first row even in mid-episode, where models that always remember are at a loss. Steps take mean noise. Keys as in
     `open_loop_errors`. Raises ValueError unless T > context.
     """
     _check(rows, context, 1)
     rows = rows.to(home(model))
     found = _Errors(model, rows, _yardsticks(rows))
     with torch.inference_mode(), evaluating(model):
-        state = model.initial(len(rows.reward))
+        state = model.initial(len(rows.reward)) if start is None else start
         for t in range(rows.reward.shape[1] - 1):
             state = _observe(model, state, rows, t)
             if t + 1 >= context:
@@ -51,8 +53,9 @@ def open_loop_errors(
     *,
     sampled: bool = False,
     seed: int = SAMPLES_SEED,
+    start: Any = None,
 ) -> dict[str, dict[str, Any]]:
-    """Errors after h steps of dreaming with the real actions, for each h: {"5": {...}, ...}. rows [B,T] as in `one_step_errors`.
+    """Errors after h steps of dreaming with the real actions, for each h: {"5": {...}, ...}. rows [B,T], start as in `one_step_errors`.
 
     The first `context` rows are observed with mean noise, then the prior runs without seeing anything, with mean noise or, if `sampled`,
     with noise drawn from `seed`. An episode that ends leaves the later horizons; those that do not fit into T, or that no episode
@@ -77,7 +80,7 @@ def open_loop_errors(
 
     with torch.inference_mode(), evaluating(model):
         alive = torch.ones_like(rows.is_first[:, 0])
-        states = open_loop_states(model, rows, context, noise=drawn if sampled else None)
+        states = open_loop_states(model, rows, context, noise=drawn if sampled else None, start=start)
         for row, state in islice(enumerate(states), context, context + wanted[-1]):
             horizon = row - context + 1
             alive = alive & ~rows.is_first[:, row]
@@ -88,20 +91,42 @@ def open_loop_errors(
     return errors
 
 
-def open_loop_states(model: Any, rows: SequenceBatch, context: int, *, noise: Callable[[int], Tensor] | None = None) -> Iterator[Any]:
+def open_loop_states(
+    model: Any, rows: SequenceBatch, context: int, *, noise: Callable[[int], Tensor] | None = None, start: Any = None
+) -> Iterator[Any]:
     """The state [B] at each of rows [B,T], in turn: posteriors of the first `context`, then what the prior makes of the real actions.
 
     Looking takes mean noise, and so does dreaming unless noise(h) gives the uniforms [B,lanes] of step h = 1, 2, ... after the context.
-    rows must lie where the model does. Nothing is computed before it is asked for, and gradients are recorded if the caller lets them.
+    rows must lie where the model does; start as in `one_step_errors`. Nothing is computed before it is asked for, and gradients are
+    recorded if the caller lets them.
     """
     B, T = rows.reward.shape
-    state = model.initial(B)
+    state = model.initial(B) if start is None else start
     for t in range(T):
         if t < context:
             state = _observe(model, state, rows, t)
         else:
             state = model.step(state, rows.prev_action[:, t], _mean_noise(model, B) if noise is None else noise(t - context + 1))
         yield state
+
+
+def states_before(model: Any, replay: Replay, first_rows: NDArray[np.integer[Any]]) -> Any:
+    """What a model remembers just before each of the rows [B]: the posterior of its episode so far, with mean noise; any, where none is.
+
+    Awake, memory is never empty in mid-episode. Raises IndexError for rows outside the replay.
+    """
+    first = np.asarray(first_rows, np.int64)
+    begins = np.array([start for start, _ in replay.episodes], np.int64)
+    if first.ndim != 1 or ((first < 0) | (first >= len(replay))).any():
+        raise IndexError(f"rows {first_rows} are not inside 0 to {len(replay)}.")
+    begin = begins[np.searchsorted(begins, first, side="right") - 1]
+    with torch.inference_mode(), evaluating(model):
+        state = model.initial(len(first))
+        for before in range(int((first - begin).max(initial=0)), 0, -1):
+            # who has not begun looks at the first row of all, which empties the memory each time
+            row = replay.sample_windows(np.maximum(first - before, begin), 1).to(home(model))
+            state = _observe(model, state, row, 0)
+    return state
 
 
 @dataclass(frozen=True)

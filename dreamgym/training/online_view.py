@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.data.replay import Replay
-from dreamgym.evaluation.prediction_errors import open_loop_errors, open_loop_states
+from dreamgym.evaluation.prediction_errors import open_loop_errors, open_loop_states, states_before
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import SequenceBatch
 from dreamgym.training.logger import MetricsLog
@@ -30,25 +30,26 @@ def log_open_loop(log: MetricsLog, model: WorldModel, unseen: Replay, step: int)
 
     The windows depend on the stored rows alone, so looking changes nothing in a run.
     """
-    rows = _windows(unseen)
-    if rows is None:
+    chosen = _windows(unseen)
+    if chosen is None:
         return
-    rows = rows.to(model.device)
-    log.write("open_loop", step, _errors(model, rows))
-    frames = dream_film(model, rows[:_FILMS])
+    first, length = chosen
+    rows, start = unseen.sample_windows(first, length).to(model.device), states_before(model, unseen, first)
+    log.write("open_loop", step, _errors(model, rows, start))
+    frames = dream_film(model, rows[:_FILMS], start[:_FILMS])
     if frames is not None:
         _add_film(log, "open_loop/film", step, frames, model.spec.fps)
 
 
-def _errors(model: WorldModel, rows: SequenceBatch) -> dict[str, float]:
+def _errors(model: WorldModel, rows: SequenceBatch, start: Any) -> dict[str, float]:
     values: dict[str, float] = {}
-    for horizon, found in open_loop_errors(model, rows, HORIZONS, CONTEXT).items():
+    for horizon, found in open_loop_errors(model, rows, HORIZONS, CONTEXT, start=start).items():
         values |= {f"{name}_{horizon}": found[name] for name in _SHOWN if found.get(name) is not None}
     return values
 
 
-def _windows(replay: Replay) -> SequenceBatch | None:
-    """Windows inside episodes, as long as the longest allows, from among those that are as long: [B,T]."""
+def _windows(replay: Replay) -> tuple[NDArray[np.int64], int] | None:
+    """First rows [B] and length T of windows inside episodes, as long as the longest allows, from among those that are as long."""
     episodes = np.asarray(replay.episodes, np.int64).reshape(-1, 2)
     lengths = episodes[:, 1] - episodes[:, 0]
     T = min(int(lengths.max(initial=0)), CONTEXT + HORIZONS[-1])
@@ -56,19 +57,19 @@ def _windows(replay: Replay) -> SequenceBatch | None:
         return None
     rng = np.random.default_rng(len(replay))
     chosen = rng.choice(np.flatnonzero(lengths >= T), _SEQUENCES)
-    first = episodes[chosen, 0] + np.floor(rng.random(_SEQUENCES) * (lengths[chosen] - T + 1)).astype(np.int64)
-    return replay.sample_windows(first, T)
+    return episodes[chosen, 0] + np.floor(rng.random(_SEQUENCES) * (lengths[chosen] - T + 1)).astype(np.int64), T
 
 
-def dream_film(model: WorldModel, rows: SequenceBatch) -> NDArray[np.uint8] | None:
+def dream_film(model: WorldModel, rows: SequenceBatch, start: Any = None) -> NDArray[np.uint8] | None:
     """Frames [T,Y,X,3] of rows [B,T]: reality above the dream above their difference, sequences side by side; None without images.
 
-    The dream sees the first 5 rows, then only the actions, with mean noise. Images of a Dict observation stand beside each other.
+    start: the states [B] of `states_before`. The dream sees the first 5 rows, then only the actions, with mean noise. Images of a Dict
+    observation stand beside each other.
     """
     seen = _images(model, rows.obs)
     if not seen:
         return None
-    dreamt = _images(model, _dreamt_obs(model, rows))
+    dreamt = _images(model, _dreamt_obs(model, rows, start))
     columns = []
     for real, dream in zip(seen, dreamt):
         difference = ((dream.astype(np.int16) - real.astype(np.int16) + 255) // 2).astype(np.uint8)
@@ -77,9 +78,9 @@ def dream_film(model: WorldModel, rows: SequenceBatch) -> NDArray[np.uint8] | No
 
 
 @torch.no_grad()
-def _dreamt_obs(model: WorldModel, rows: SequenceBatch) -> Any:
+def _dreamt_obs(model: WorldModel, rows: SequenceBatch, start: Any) -> Any:
     """What the model shows along rows [B,T]: reconstructions of the first 5, then open-loop predictions; as observations [B,T,...]."""
-    shown = [model.decode(state) for state in open_loop_states(model, rows, CONTEXT)]
+    shown = [model.decode(state) for state in open_loop_states(model, rows, CONTEXT, start=start)]
     if isinstance(shown[0], dict):
         return {key: torch.stack([obs[key] for obs in shown], 1) for key in shown[0]}
     return torch.stack(shown, 1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
-from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors, open_loop_states
+from dreamgym.data.replay import Replay
+from dreamgym.evaluation.prediction_errors import one_step_errors, open_loop_errors, open_loop_states, states_before
+from dreamgym.structs import Prediction, TensorStruct
+from tests.data import toys
 from tests.evaluation.line import LineModel, lived
 
 WALKS = [[1, 2, 2, 0, 1, 0, 2, 1, 0, 0, 2, 2], [0, 0, 2, 1, 2, 1, 1, 0, 2, 0, 0, 1]]
@@ -99,3 +103,61 @@ def test_meaningless_observations_count_for_rewards_only() -> None:
 def test_a_constant_reward_has_no_correlation() -> None:
     rows = lived([[1] * 6, [1] * 6])
     assert one_step_errors(LineModel(), rows, context=2)["reward_correlation"] is None
+
+
+# ---- windows that begin in mid-episode ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heard(TensorStruct):
+    rows: torch.Tensor  # [B] how many of this episode were seen
+    mark: torch.Tensor  # [B] what its first row said
+
+
+class Rememberer:
+    """Foretells what only an episode's first row tells."""
+
+    spec, noise_lanes = toys.VECTOR, 1
+
+    def initial(self, batch_size):
+        return Heard(torch.zeros(batch_size), torch.full((batch_size,), -1.0))
+
+    def observe(self, state, prev_action, obs, is_first, noise):
+        mark = torch.where(is_first, obs[:, 0], state.mark)
+        return Heard(torch.where(is_first, 1.0, state.rows + 1.0), mark)
+
+    def step(self, state, action, noise, temperature=1.0):
+        return Heard(state.rows + 1.0, state.mark)
+
+    def predict(self, state):
+        return Prediction(100.0 * state.mark + state.rows - 1.0, torch.ones_like(state.mark), torch.zeros_like(state.mark))
+
+    def decode(self, state):
+        return torch.stack([state.mark, state.rows - 1.0, torch.zeros_like(state.mark)], 1)
+
+
+def told() -> Replay:
+    replay = Replay(toys.VECTOR)
+    for mark, steps in ((3, 9), (5, 6), (7, 12)):
+        toys.add(replay, steps, mark=mark)
+    return replay
+
+
+def test_what_is_remembered_before_a_row_is_its_own_episode_so_far() -> None:
+    state = states_before(Rememberer(), told(), np.array([4, 11, 16, 27]))  # episodes begin at 0, 10 and 17
+    assert state.rows.tolist() == [4.0, 1.0, 6.0, 10.0]
+    assert state.mark.tolist() == [3.0, 5.0, 5.0, 7.0]
+
+
+def test_errors_in_mid_episode_are_those_of_a_model_that_remembers() -> None:
+    replay, first = told(), np.array([3, 20])
+    rows = replay.sample_windows(first, 7)
+    start = states_before(Rememberer(), replay, first)
+    assert one_step_errors(Rememberer(), rows, context=1, start=start)["reward_mae"] == 0.0
+    assert one_step_errors(Rememberer(), rows, context=1)["reward_mae"] > 100.0
+    assert open_loop_errors(Rememberer(), rows, (1, 5), context=1, start=start)["5"]["obs_rmse"] == 0.0
+
+
+def test_rows_outside_the_replay_have_no_before() -> None:
+    with pytest.raises(IndexError, match="not inside 0 to 30"):
+        states_before(Rememberer(), told(), np.array([30]))
