@@ -50,6 +50,7 @@ from dreamgym.training.online_presets import online_preset
 from tests.gates.records import ROOT, RUNS, curve
 
 RECORDS = ROOT / "benchmarks" / "results" / "ablations"
+PENDULUM = RUNS / "gate-dreamer-v1-Pendulum-v1-0" / "model"
 SWINGUP = RUNS / "gate-dreamer-v3-dm_control-cartpole-swingup-v0-0" / "model"
 SEEDS = (0, 1, 2)
 
@@ -115,7 +116,7 @@ def dreamer(estimator: Estimator, horizon: int) -> ActorCriticConfig:
 
 
 def horizon_cell(
-    estimator: Estimator, horizon: int, seed: int, model: Path = SWINGUP, updates: int = 1000, episodes: int = 10
+    estimator: Estimator, horizon: int, seed: int, model: Path = PENDULUM, updates: int = 1000, episodes: int = 20
 ) -> dict[str, Any]:
     """Dreamer's figure on horizons: actor-critics of one finished model, as many updates and imagined steps for every horizon."""
     starts = max(1, round(IMAGINED / horizon))
@@ -136,7 +137,7 @@ def load(model: Path) -> Any:
     """A finished model. Raises FileNotFoundError, naming the gate that makes it."""
     if not (model / "model.safetensors").exists():
         raise FileNotFoundError(
-            f"no model in {model}; the gate test_dreamer_v3_learns_from_vectors_of_dm_control leaves one in {SWINGUP}, "
+            f"no model in {model}; the gates of test_learning.py leave some in {PENDULUM} and {SWINGUP}, "
             "or pass --model with the folder of another one, such as a bundled model's."
         )
     return WorldModel.from_pretrained(model)
@@ -323,7 +324,7 @@ def _foresight(env: gym.Env[Any, Any], run: Run) -> dict[str, list[float]]:
 # ---- command line -------------------------------------------------------------------------------------------------------------------
 
 
-def cells(model: Path = SWINGUP) -> list[Cell]:
+def cells(model: Path = PENDULUM) -> list[Cell]:
     """The whole grid. Those that need nothing but themselves come first."""
     grid: list[Cell] = []
     for seed in SEEDS:
@@ -332,14 +333,14 @@ def cells(model: Path = SWINGUP) -> list[Cell]:
         grid += [command_cell("objective", objective_cell, f"objective-{name}-{seed}", variant=name, seed=seed) for name in OBJECTIVES]
     for seed, estimator in itertools.product(SEEDS, ESTIMATORS):
         for horizon in ESTIMATORS[estimator]:
-            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, **other_model(model)}
+            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, **other_model(model, PENDULUM)}
             grid.append(command_cell("horizon", horizon_cell, f"horizon-{estimator}-{horizon:02d}-{seed}", **settings))
     return grid
 
 
-def other_model(model: Path) -> dict[str, Path]:
+def other_model(model: Path, usual: Path) -> dict[str, Path]:
     """What a command must say about the model: nothing where it is the usual one."""
-    return {} if model == SWINGUP else {"model": model}
+    return {} if model == usual else {"model": model}
 
 
 def command_cell(kind: str, measure: Callable[..., dict[str, Any]], name: str, **settings: Any) -> Cell:
@@ -348,13 +349,13 @@ def command_cell(kind: str, measure: Callable[..., dict[str, Any]], name: str, *
     return Cell(name, (kind, *words), lambda: measure(**settings))
 
 
-def missing(model: Path = SWINGUP) -> None:
+def missing(model: Path = PENDULUM) -> None:
     """Print the commands of the cells that have no record yet."""
     for cell in without_record(RECORDS, cells(model)):
         print(cell.command("tests.gates.ablations"))
 
 
-def run_all(model: Path = SWINGUP) -> None:
+def run_all(model: Path = PENDULUM) -> None:
     """Do the cells that have no record yet."""
     for cell in without_record(RECORDS, cells(model)):
         cell.run()

@@ -189,7 +189,7 @@ def learn(learner: Learner, seed: int, model: Path = SWINGUP, effort: Effort = E
 def cells(model: Path = SWINGUP) -> list[Cell]:
     """Every learner with every seed."""
     return [
-        command_cell("learn", learn, f"strangers-{learner}-{seed}", learner=learner, seed=seed, **other_model(model))
+        command_cell("learn", learn, f"strangers-{learner}-{seed}", learner=learner, seed=seed, **other_model(model, SWINGUP))
         for seed in SEEDS
         for learner in LEARNERS
     ]
