@@ -174,8 +174,8 @@ def change_tensors(data: bytes, changes: list[tuple[bool, int, int, int]], body:
         at = what % len(numbers) // 4 * 4
         numbers = numbers[:at] + [b"\0\0\x80\x7f", b"\0\0\xc0\x7f", b"\xff\xff\x7f\x7f", b"\1\0\0\0"][what % 4] + numbers[at + 4 :]
     elif body == "length":
-        size = [size + 1, size - 1, 0, 2**40, 2**64 - 1, size // 2, len(header) + len(numbers)][what % 7]
-    return size.to_bytes(8, "little", signed=False) + header + numbers
+        size = [size + 1, max(size - 1, 0), 0, 2**40, 2**64 - 1, size // 2, len(header) + len(numbers)][what % 7]
+    return size.to_bytes(8, "little") + header + numbers
 
 
 def _change_header(header: bytes, structured: bool, number: int, where: int, choice: int) -> bytes:

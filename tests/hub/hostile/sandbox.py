@@ -164,7 +164,8 @@ def _memory(name: str) -> int:
 
 def _own_time() -> float:
     """Seconds on a clock that stands still while this process could run but no processor is free."""
-    return time.monotonic() - int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    account = Path("/proc/self/schedstat")  # some kernels keep none
+    return time.monotonic() - (int(account.read_text().split()[1]) / 1e9 if account.exists() else 0.0)
 
 
 def _read_all(pipe: int, deadline: float) -> bytes | None:
