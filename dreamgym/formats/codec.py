@@ -64,7 +64,7 @@ def _encode(hint: Any, value: Any, path: str) -> Any:
     (hint,) = members
     if get_origin(hint) is Literal and value in get_args(hint):
         return value
-    if get_origin(hint) is tuple and isinstance(value, tuple):
+    if get_origin(hint) is tuple and isinstance(value, (tuple, list)):  # what was given as a list comes back as a tuple
         hints = _element_hints(hint, len(value))
         if hints is not None:
             return [_encode(inner, element, f"{path}[{number}]") for number, (inner, element) in enumerate(zip(hints, value))]

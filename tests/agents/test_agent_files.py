@@ -43,6 +43,11 @@ def test_saved_agents_act_alike(recipe: str, actions: str, tmp_path: Path) -> No
     assert loaded.config == agent.config
 
 
+def test_a_config_that_was_given_lists_is_saved_and_comes_back_with_tuples(tmp_path: Path) -> None:
+    LinearController(SPEC, 3, LinearControllerConfig(inputs=[[0, 2]])).save(tmp_path)  # type: ignore[arg-type, list-item]
+    assert LinearController.load(tmp_path, SPEC).config.inputs == ((0, 2),)
+
+
 def test_opening_an_agent_leaves_the_callers_generator_alone(folder: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
