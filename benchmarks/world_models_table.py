@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import written
+from dreamgym.evaluation.returns import Returns
 from dreamgym.training.temperature_table import TemperatureStudy
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "results" / "world-models"
 PAGE = ROOT / "docs" / "papers" / "world-models.md"
 NOTHING = ["No cell of this is recorded yet."]
+NO_RUN = ["No run is recorded yet."]
 
 Record = dict[str, Any]
 
@@ -59,6 +61,72 @@ def cells_table(world: str, kind: str, folder: Path = RECORDS) -> list[str]:
     return [*lines, "", _chance(records)]
 
 
+def _judged(name: str) -> Record | None:
+    """A part of what benchmarks/judge_take_cover.py left."""
+    path = RECORDS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run_table() -> list[str]:
+    """The run's controllers, iteration by iteration, on fresh seeds."""
+    if (record := _judged("run")) is None:
+        return NO_RUN
+    heading = ["iteration", "in the game", "median", "the dream says", "of them"]
+    lines = [_row(heading), "|---" * len(heading) + "|"]
+    for number in sorted({each["round"] for each in record["controllers"]}):
+        group = [each for each in record["controllers"] if each["round"] == number]
+        awake = [Returns.from_json(each["awake"]) for each in group]
+        cells = [", ".join(f"{one.mean:.0f} ± {one.std:.0f}" for one in awake), ", ".join(f"{one.median:.0f}" for one in awake)]
+        promised = ", ".join(f"{each['dream']['mean']:.0f} ± {each['dream']['std']:.0f}" for each in group)
+        lines.append(_row([str(number), *cells, promised, f"{len(group)} searches"]))
+    controls = _judged("controls")
+    if controls is not None:
+        blind = {name: Returns.from_json(returns) for name, returns in controls["baselines"]["judged"].items()}
+        best = controls["baselines"]["best"]
+        for label, name in (("random actions", "random"), (f"best of all blind policies: {best}", best)):
+            lines.append(_row([label, f"{blind[name].mean:.0f} ± {blind[name].std:.0f}", f"{blind[name].median:.0f}", "", ""]))
+    return [*lines, "", f"{record['episodes']} episodes each, all at a frame skip of {record['frame_skip']}."]
+
+
+def controls_table() -> list[str]:
+    """The best controller beside blind policies on the same seeds, and beside its unseen twin."""
+    if (record := _judged("controls")) is None:
+        return NO_RUN
+    against, yoked, lengths = (record[name] for name in ("against", "yoked", "lengths"))
+    agent, blind = (Returns.from_json(against[name]) for name in ("first", "second"))
+    p = yoked["p_value"]
+    return [
+        _row(["control", "", ""]),
+        "|---|---|---|",
+        _row(["the controller", f"{agent.mean:.0f} ± {agent.std:.0f}", f"median {agent.median:.0f}, n = {agent.n}"]),
+        _row([f"the best blind policy, {against['names'][1]}", f"{blind.mean:.0f} ± {blind.std:.0f}", "on the same seeds"]),
+        _row(["their ratio", f"{against['ratio']:.2f} ± {against['ratio_error']:.2f}", f"p = {against['p_value']:.2g}, paired"]),
+        _row(
+            [
+                "yoked twins: who dies first",
+                f"the seen {yoked['seen_first']}, the unseen {yoked['unseen_first']}",
+                f"of {yoked['pairs']}; {'p < 0.0001' if p < 1e-4 else f'p = {p:.2g}'}, exact sign test",
+            ]
+        ),
+        _row(["random lives, asleep over awake", f"{lengths['ratio']:.2f} ± {lengths['ratio_error']:.2f}", "mean lengths"]),
+    ]
+
+
+def fidelity_table() -> list[str]:
+    """Blind policies in both worlds, and the end's reliability."""
+    if (record := _judged("fidelity")) is None:
+        return NO_RUN
+    fixed, ends = record["fixed_policies"], record["reliability"]
+    lines = [_row(["blind policy", "steps in the game", "in the dream"]), "|---|---|---|"]
+    for name, both in fixed["policies"].items():
+        lines.append(_row([name, *(f"{both[world]['mean_length']:.0f}" for world in ("real", "dream"))]))
+    lines += ["", f"Rank correlation {fixed['rank_correlation']:.2f}, r.m.s. log ratio of lengths {fixed['log_length_ratio']:.2f}."]
+    happened = f"Ends one step ahead, on {ends['n']:,} held-out rows: {ends['ends']} came where {ends['expected_ends']:.0f} were foretold"
+    loss = f"log loss {ends['log_loss']:.4f} ({ends['log_loss_of_base_rate']:.4f} for who knows the base rate only)"
+    lines += ["", f"{happened}, expected calibration error {ends['expected_calibration_error']:.4f}, {loss}."]
+    return lines
+
+
 def temperature_table(path: Path = RECORDS / "temperature.json") -> list[str]:
     """The study's own table; the file is study.json as `dreamgym temperature` writes it."""
     if not path.exists():
@@ -90,6 +158,9 @@ def _chance(records: Sequence[Record]) -> str:
 
 def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     """The marks of the page, and what makes the lines behind them."""
+    yield "<!-- results:world-models -->", run_table
+    yield "<!-- results:controls -->", controls_table
+    yield "<!-- results:fidelity -->", fidelity_table
     yield "<!-- results:temperature -->", temperature_table
     for world in WORLDS:
         for kind in KINDS:

@@ -1,0 +1,159 @@
+"""Judge a finished World Models run on Doom TakeCover: every controller on fresh seeds, all controls of the best, and the dream's fidelity.
+
+    python -m benchmarks.judge_take_cover --run runs/VizdoomTakeCover-v1-world-models-fast-0
+
+Each part is a file in benchmarks/results/world-models that docs/papers/world-models.md is written from (benchmarks/world_models_table.py);
+what is recorded is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.world_models_table import RECORDS
+from dreamgym.agents.linear import LinearController
+from dreamgym.data.encoded import encoded_spec
+from dreamgym.data.replay import Replay
+from dreamgym.dreams.rollouts import DreamRollouts
+from dreamgym.envs import make_from_spec
+from dreamgym.evaluation.comparison import awake_env
+from dreamgym.evaluation.controls import random_length_check
+from dreamgym.evaluation.fidelity import fixed_policy_fidelity
+from dreamgym.evaluation.policies import constant_policies, sweep_policies
+from dreamgym.evaluation.reliability import end_reliability
+from dreamgym.evaluation.returns import report_seeds
+from dreamgym.evaluation.scrutiny import run_controls
+from dreamgym.hub import bundle
+from dreamgym.models.world_model import WorldModel
+from dreamgym.training.world_models_awake import judge_awake
+from dreamgym.training.world_models_learners import held_out_batches
+
+LEFT_RIGHT = {"1|2": (np.int64(1), np.int64(2))}
+NINE_PERIODS = (4, 8, 16, 28, 32, 40, 64)  # with standing still and going right: prototypes/takecover.md
+SWEEPS = tuple(range(2, 65, 2))
+DREAM_SEED = 2**33  # of dreams that no search and no choice has seen
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is asked of a run."""
+
+    run: Path
+    episodes: int = 300
+    dreams: int = 1024
+    search_episodes: int = 20
+    records: Path = RECORDS
+
+    def controllers(self) -> dict[str, Any]:
+        """Every controller of every iteration, in the model it was evolved in: the dream's promise and what came of it."""
+        found = []
+        for model_folder in sorted(self.run.glob("rounds/*/model")):
+            model = bundle.load(model_folder)
+            for folder in sorted(model_folder.parent.glob("agent-[0-9]*")):
+                agent = LinearController.load(folder, model.spec)
+                awake = judge_awake(agent, model, partial(make_from_spec, model.spec), seeds=report_seeds(self.episodes))
+                dream = self._dreamt(agent, model)
+                found.append({"round": int(model_folder.parent.name), "attempt": folder.name, "awake": awake.to_json(), "dream": dream})
+                print(f"{folder}: {awake} awake, {dream['mean']:.0f} dreamt", flush=True)
+        skip = self._model.spec.preprocess.action_repeat
+        return {"run": str(self.run), "frame_skip": skip, "preset": self._preset, "controllers": found, "chosen": self._chosen}
+
+    def controls(self) -> dict[str, Any]:
+        """All controls of the run's own controller."""
+        done = run_controls(
+            self._agent,
+            self._model,
+            episodes=self.episodes,
+            periods=SWEEPS,
+            pairs=LEFT_RIGHT,
+            search_episodes=self.search_episodes,
+            progress=True,
+        )
+        print(done.table(), flush=True)
+        return done.to_json()
+
+    def fidelity(self) -> dict[str, Any]:
+        """Nine blind policies and random actions in both worlds, and how reliable predicted ends are."""
+        model = self._model
+        with closing(awake_env(model, obs_type=None)) as env:
+            lengths = random_length_check(model, env, episodes=self.episodes)
+        fixed = fixed_policy_fidelity(model, None, self._nine(), self.episodes)
+        held_out = Replay(encoded_spec(model.spec, model.encoder.embed_size), self.run / "replay" / "held_out")
+        reliability = end_reliability(model, held_out_batches(held_out, episodes=400, batch=48, device=torch.device("cpu")))
+        reliability.plot(self.records / "reliability.png")
+        print(fixed.table(), lengths.table(), sep="\n", flush=True)
+        return {"fixed_policies": fixed.to_json(), "lengths": lengths.to_json(), "reliability": reliability.to_json()}
+
+    def _nine(self) -> dict[str, Any]:
+        space = self._model.spec.action_space
+        still_and_right = {name: policy for name, policy in constant_policies(space).items() if name in ("always 0", "always 1")}
+        return {**still_and_right, **sweep_policies(space, NINE_PERIODS, LEFT_RIGHT)}
+
+    def _dreamt(self, agent: LinearController, model: WorldModel) -> dict[str, Any]:
+        settings = self._preset["controller_training"]
+        dreams = DreamRollouts(
+            model, agent, candidates=1, rollouts=self.dreams, temperature=settings["temperature"], dropout=settings["dropout"]
+        ).returns(agent.vector[None], DREAM_SEED)
+        returns = np.asarray(dreams.returns[0], np.float64)
+        return {"mean": float(returns.mean()), "std": float(returns.std()), "n": len(returns)}
+
+    @cached_property
+    def _preset(self) -> dict[str, Any]:
+        preset: dict[str, Any] = json.loads((self.run / "config.json").read_text())["preset"]
+        return preset
+
+    @cached_property
+    def _chosen(self) -> dict[str, Any]:
+        source: dict[str, Any] = json.loads((self.run / "model" / "config.json").read_text())["source"]
+        return source
+
+    @cached_property
+    def _model(self) -> WorldModel:
+        return bundle.load(self.run / "model")
+
+    @cached_property
+    def _agent(self) -> LinearController:
+        return LinearController.load(self.run / "agent", self._model.spec)
+
+
+def judge(
+    run: Path, *, episodes: int = 300, dreams: int = 1024, search_episodes: int = 20, records: Path = RECORDS
+) -> dict[str, dict[str, Any]]:
+    """Make the records that are missing; returns all three.
+
+    Args:
+        run: Folder of a finished `fit`.
+        episodes: Real episodes of each controller, control and blind policy.
+        dreams: Dreams of each controller.
+        search_episodes: Of each blind sweep when the best is looked for.
+        records: Where the numbers go.
+    """
+    judgement = Judgement(run, episodes, dreams, search_episodes, records)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "run": judgement.controllers,
+        "controls": judgement.controls,
+        "fidelity": judgement.fidelity,
+    }
+    records.mkdir(parents=True, exist_ok=True)
+    for name, measure in parts.items():
+        path = records / f"{name}.json"
+        if not path.exists():
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps({"episodes": episodes, **measure()}, indent=1) + "\n", encoding="utf-8")
+            draft.replace(path)
+    return {name: json.loads((records / f"{name}.json").read_text(encoding="utf-8")) for name in parts}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tyro.cli(judge)
