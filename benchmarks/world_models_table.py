@@ -121,7 +121,8 @@ def fidelity_table() -> list[str]:
     for name, both in fixed["policies"].items():
         lines.append(_row([name, *(f"{both[world]['mean_length']:.0f}" for world in ("real", "dream"))]))
     lines += ["", f"Rank correlation {fixed['rank_correlation']:.2f}, r.m.s. log ratio of lengths {fixed['log_length_ratio']:.2f}."]
-    happened = f"Ends one step ahead, on {ends['n']:,} held-out rows: {ends['ends']} came where {ends['expected_ends'] * ends['ends']:.0f} were foretold"
+    foretold = ends["expected_ends"] * ends["ends"]
+    happened = f"Ends one step ahead, on {ends['n']:,} held-out rows: {ends['ends']} came where {foretold:.0f} were foretold"
     loss = f"log loss {ends['log_loss']:.4f} ({ends['log_loss_of_base_rate']:.4f} for who knows the base rate only)"
     lines += ["", f"{happened}, expected calibration error {ends['expected_calibration_error']:.4f}, {loss}."]
     return lines
