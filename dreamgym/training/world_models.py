@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,20 @@ from torch import Tensor
 from dreamgym.agents.linear import LinearController
 from dreamgym.data.collection import CollectStats
 from dreamgym.data.replay import Replay
-from dreamgym.dreams.rollouts import DreamRollouts, RolloutResult
 from dreamgym.envs import make_env
-from dreamgym.evaluation.returns import SEARCH_SEEDS_FROM, Returns
 from dreamgym.hub import bundle
 from dreamgym.models.calibration import calibrate_end, calibrate_uncertainty
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Spec, StartBank
 from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_checkpoint
-from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
 from dreamgym.training.experience import check_dataset, provenance
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.trainer import VALIDATION_SEEDS
-from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_calibration import calibrate_threshold, draw_starts, set_end_probability
 from dreamgym.training.world_models_collection import Lives
 from dreamgym.training.world_models_config import WorldModelsPreset
-from dreamgym.training.world_models_curiosity import curious
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
+from dreamgym.training.world_models_search import Candidate, Searches
 
 __all__ = ["WorldModelsTrainer"]
 
@@ -44,22 +39,6 @@ CALIBRATION_SEEDS = 400_000  # of real episodes of blind policies; below those t
 _CHECKPOINT_EVERY = 500  # updates
 _LOG_EVERY = 50
 _MOST_CALIBRATING = 400  # held-out episodes
-_EXPLORER = 99  # its search, after those of a round's attempts
-_DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use smaller ones
-
-
-@dataclass
-class Candidate:
-    """A controller that was judged awake (offline: only in its dream), and where it lies."""
-
-    round: int
-    attempt: int
-    returns: list[float]
-    dreamt: float
-
-    @property
-    def score(self) -> float:
-        return float(np.mean(self.returns)) if self.returns else self.dreamt
 
 
 class WorldModelsTrainer:
@@ -97,7 +76,9 @@ class WorldModelsTrainer:
             workers=workers,
             progress=progress,
         )
-        self.agent = self._fresh_controller()
+        self.agent = LinearController(spec, self.model.core.feature_size, preset.controller)
+        build = self.build if self.awake else None
+        self.searches = Searches(spec, preset, seed=seed, folder=folder / "rounds", progress=progress, build=build)
         self.randomness = Randomness(seed)
         self.encode = encoder_of(self.model, bfloat16=preset.bfloat16)
         self.learner: CodeLearner | MemoryLearner | None = None
@@ -106,9 +87,6 @@ class WorldModelsTrainer:
         self.stage, self.step, self.memory_steps = 0, 0, 0
         self._saved_learner: dict[str, Any] | None = None
         self.stages = self._plan()
-
-    def _fresh_controller(self) -> LinearController:
-        return LinearController(self.spec, self.model.core.feature_size, self.preset.controller)
 
     # ---- the plan -----------------------------------------------------------------------------------------------------
 
@@ -292,61 +270,17 @@ class WorldModelsTrainer:
 
     def _search_controller(self, number: int, attempt: int) -> None:
         """Evolve a controller in the dream, and judge it awake."""
-        settings = self.preset.controller_training
-        judge = self._judge_centre if self.awake and settings.judge_awake else None
-        found = self._evolve(number, str(attempt), settings.generations, attempt, judge=judge)
-        dreamt = self._dreamt()
-        judged = self._judge(settings.validation_episodes, VALIDATION_SEEDS + 10_000 * self.seed) if self.awake else None
-        self.candidates.append(Candidate(number, attempt, [] if judged is None else list(judged.returns), dreamt))
-        values = {"round": number, "attempt": attempt, "generation": found.generation, "dreamt": dreamt, "awake": self.candidates[-1].score}
+        self.agent, found, candidate = self.searches.controller(self.model, number, attempt)
+        self.candidates.append(candidate)
+        values = {"round": number, "attempt": attempt, "generation": found.generation, "dreamt": candidate.dreamt, "awake": candidate.score}
         self.log.write("controller", len(self.candidates), {name: float(value) for name, value in values.items()})
-        self.log.say(f"  round {number}, controller {attempt}: {dreamt:.1f} dreamt, {judged} awake")
+        awake = f"{candidate.score:.1f} awake" if candidate.returns else "nobody judged it awake"
+        self.log.say(f"  round {number}, controller {attempt}: {candidate.dreamt:.1f} dreamt, {awake}")
 
     def _search_explorer(self, number: int) -> None:
         """Evolve a controller that seeks what the model of the round before knows little of."""
-        iterations = self.preset.iterations
-        found = self._evolve(number, "explorer", iterations.explorer_generations, _EXPLORER, curiosity=iterations.curiosity)
-        dreamt, paid = self._dreamt(), self._dreamt(iterations.curiosity)
-        self.log.write("explorer", number, {"generation": float(found.generation), "dreamt": dreamt, "bonus": paid - dreamt})
-
-    def _evolve(
-        self, number: int, name: str, generations: int, search: int, *, curiosity: float = 0.0, judge: Evaluator | None = None
-    ) -> EvolveResult:
-        """Begin a controller anew and evolve it in the dream; it is kept under its name."""
-        settings, evolution = self.preset.controller_training, self.preset.evolution
-        self.agent = self._fresh_controller()
-        found = evolve(
-            self.agent,
-            self._dreams(evolution.population, settings.rollouts, curiosity),
-            generations=generations,
-            config=evolution,
-            seed=1000 * self.seed + 100 * number + search,
-            judge=self._dreams(1, settings.judge_dreams, curiosity) if judge is None else judge,
-            evaluate_every=settings.evaluate_every,
-            folder=self._round(number) / f"search-{name}",
-            progress=self.log.progress,
-        )
-        self.agent.save(self._round(number) / f"agent-{name}")
-        return found
-
-    def _dreamt(self, curiosity: float = 0.0) -> float:
-        """What the controller earns in dreams that no search has seen."""
-        dreams = self._dreams(1, self.preset.controller_training.judge_dreams, curiosity)
-        return float(dreams(self.agent.vector[None], _DREAM_SEEDS).returns.mean())
-
-    def _dreams(self, candidates: int, rollouts: int, curiosity: float = 0.0) -> Callable[[Any, int], RolloutResult]:
-        """Judges so many controllers at once, each in so many dreams, which pay for curiosity if there is any."""
-        settings, model = self.preset.controller_training, self.model if curiosity == 0.0 else curious(self.model, curiosity)
-        options: dict[str, Any] = {"temperature": settings.temperature, "dropout": settings.dropout, "bfloat16": self.preset.bfloat16}
-        return DreamRollouts(model, self.agent, candidates=candidates, rollouts=rollouts, **options).returns  # type: ignore[arg-type]
-
-    def _judge_centre(self, parameters: Any, seed: int) -> Any:
-        """Real returns [1,R] of one vector of parameters [1,N]."""
-        self.agent.vector = parameters[0]
-        return np.asarray([self._judge(self.preset.controller_training.judge_awake, SEARCH_SEEDS_FROM + seed % 100_000).returns])
-
-    def _judge(self, episodes: int, first_seed: int) -> Returns:
-        return judge_awake(self.agent, self.model, self.build, seeds=range(first_seed, first_seed + episodes))
+        self.agent, values = self.searches.explorer(self.model, number)
+        self.log.write("explorer", number, values)
 
     def _best(self, number: int | None = None) -> Candidate:
         """The best of one round, or of all."""

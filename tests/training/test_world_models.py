@@ -15,6 +15,7 @@ from dreamgym.data.encoded import encoded_spec
 from dreamgym.data.replay import Replay
 from dreamgym.training import world_models as stages
 from dreamgym.training import world_models_collection as collection
+from dreamgym.training import world_models_search as searching
 from dreamgym.training.loop import fit
 from dreamgym.training.world_models_config import Iterations
 from tests.training.fall import FALL, SPEC, Fall, killed_and_resumed, tiny
@@ -110,7 +111,7 @@ def test_an_interrupted_run_leaves_the_model_as_it_stands(tmp_path, monkeypatch)
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "evolve", interrupt)
+    monkeypatch.setattr(searching, "evolve", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(FALL, tiny(iterations=Iterations(count=0)), out=tmp_path / "run", progress=False)
     assert (tmp_path / "run" / "model" / "config.json").exists()

@@ -1,0 +1,132 @@
+"""C's searches: a controller is evolved in the dream, promised something there, and judged awake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dreamgym.agents.linear import LinearController
+from dreamgym.dreams.rollouts import DreamRollouts, RolloutResult
+from dreamgym.evaluation.returns import SEARCH_SEEDS_FROM, Returns
+from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Spec
+from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
+from dreamgym.training.trainer import VALIDATION_SEEDS
+from dreamgym.training.world_models_awake import judge_awake
+from dreamgym.training.world_models_config import WorldModelsPreset
+from dreamgym.training.world_models_curiosity import curious
+
+__all__ = ["Candidate", "Searches"]
+
+_EXPLORER = 99  # its search, after those of a round's attempts
+_DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use smaller ones
+
+
+@dataclass
+class Candidate:
+    """A controller that was judged awake (offline: only in its dream), and where it lies."""
+
+    round: int
+    attempt: int
+    returns: list[float]
+    dreamt: float
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.returns)) if self.returns else self.dreamt
+
+
+class Searches:
+    """Evolves controllers in a round's model, into rounds/<n>/ of the run's folder. build None: nobody is judged awake."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        preset: WorldModelsPreset,
+        *,
+        seed: int,
+        folder: Path,
+        progress: bool,
+        build: Callable[[], gym.Env[Any, Any]] | None,
+    ) -> None:
+        self.spec, self.preset, self.seed, self.folder, self.progress, self.build = spec, preset, seed, folder, progress, build
+
+    def controller(self, model: WorldModel, number: int, attempt: int) -> tuple[LinearController, EvolveResult, Candidate]:
+        """Evolve one of the round's controllers, and judge it."""
+        settings = self.preset.controller_training
+        agent = LinearController(self.spec, model.core.feature_size, self.preset.controller)
+        judge = self._centre_awake(model, agent) if self.build is not None and settings.judge_awake else None
+        found = self._evolve(model, agent, number, str(attempt), settings.generations, attempt, judge=judge)
+        dreamt = self._dreamt(model, agent)
+        returns: tuple[float, ...] = ()
+        if self.build is not None:
+            returns = self._awake(model, agent, settings.validation_episodes, VALIDATION_SEEDS + 10_000 * self.seed).returns
+        return agent, found, Candidate(number, attempt, list(returns), dreamt)
+
+    def explorer(self, model: WorldModel, number: int) -> tuple[LinearController, dict[str, float]]:
+        """Evolve a controller that seeks what the model knows little of; the second are numbers for the log."""
+        iterations = self.preset.iterations
+        agent = LinearController(self.spec, model.core.feature_size, self.preset.controller)
+        found = self._evolve(model, agent, number, "explorer", iterations.explorer_generations, _EXPLORER, curiosity=iterations.curiosity)
+        dreamt, paid = self._dreamt(model, agent), self._dreamt(model, agent, iterations.curiosity)
+        return agent, {"generation": float(found.generation), "dreamt": dreamt, "bonus": paid - dreamt}
+
+    def _evolve(
+        self,
+        model: WorldModel,
+        agent: LinearController,
+        number: int,
+        name: str,
+        generations: int,
+        search: int,
+        *,
+        curiosity: float = 0.0,
+        judge: Evaluator | None = None,
+    ) -> EvolveResult:
+        """Evolve the controller in the dream; it is kept under its name."""
+        settings, evolution, folder = self.preset.controller_training, self.preset.evolution, self.folder / str(number)
+        found = evolve(
+            agent,
+            self._dreams(model, agent, evolution.population, settings.rollouts, curiosity),
+            generations=generations,
+            config=evolution,
+            seed=1000 * self.seed + 100 * number + search,
+            judge=self._dreams(model, agent, 1, settings.judge_dreams, curiosity) if judge is None else judge,
+            evaluate_every=settings.evaluate_every,
+            folder=folder / f"search-{name}",
+            progress=self.progress,
+        )
+        agent.save(folder / f"agent-{name}")
+        return found
+
+    def _dreamt(self, model: WorldModel, agent: LinearController, curiosity: float = 0.0) -> float:
+        """What the controller earns in dreams that no search has seen."""
+        dreams = self._dreams(model, agent, 1, self.preset.controller_training.judge_dreams, curiosity)
+        return float(dreams(agent.vector[None], _DREAM_SEEDS).returns.mean())
+
+    def _dreams(
+        self, model: WorldModel, agent: LinearController, candidates: int, rollouts: int, curiosity: float = 0.0
+    ) -> Callable[[Any, int], RolloutResult]:
+        """Judges so many controllers at once, each in so many dreams, which pay for curiosity if there is any."""
+        settings, dreamt = self.preset.controller_training, model if curiosity == 0.0 else curious(model, curiosity)
+        options: dict[str, Any] = {"temperature": settings.temperature, "dropout": settings.dropout, "bfloat16": self.preset.bfloat16}
+        return DreamRollouts(dreamt, agent, candidates=candidates, rollouts=rollouts, **options).returns  # type: ignore[arg-type]
+
+    def _centre_awake(self, model: WorldModel, agent: LinearController) -> Evaluator:
+        """Judges one vector of parameters [1,N] by real returns [1,R]."""
+
+        def judge(parameters: Any, seed: int) -> Any:
+            agent.vector = parameters[0]
+            episodes = self.preset.controller_training.judge_awake
+            return np.asarray([self._awake(model, agent, episodes, SEARCH_SEEDS_FROM + seed % 100_000).returns])
+
+        return judge
+
+    def _awake(self, model: WorldModel, agent: LinearController, episodes: int, first_seed: int) -> Returns:
+        assert self.build is not None
+        return judge_awake(agent, model, self.build, seeds=range(first_seed, first_seed + episodes))
