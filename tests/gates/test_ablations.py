@@ -187,7 +187,7 @@ def test_a_horizon_cell_says_which_model_it_dreamt_in(nowhere):
 
 
 def test_a_missing_model_is_named():
-    with pytest.raises(FileNotFoundError, match="test_learning.py"):
+    with pytest.raises(FileNotFoundError, match=r"test_learning\.py"):
         ablations.load(Path("nowhere"))
 
 
