@@ -33,6 +33,7 @@ from dreamgym.evaluation.policies import constant_policies, sweep_policies
 from dreamgym.evaluation.reliability import end_reliability
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.evaluation.scrutiny import run_controls
+from dreamgym.formats.files import replace_files
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
 from dreamgym.training.world_models_awake import judge_awake
@@ -144,13 +145,10 @@ def judge(
         "controls": judgement.controls,
         "fidelity": judgement.fidelity,
     }
-    records.mkdir(parents=True, exist_ok=True)
     for name, measure in parts.items():
         path = records / f"{name}.json"
         if not path.exists():
-            draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps({"episodes": episodes, **measure()}, indent=1) + "\n", encoding="utf-8")
-            draft.replace(path)
+            replace_files(records, {path.name: (json.dumps({"episodes": episodes, **measure()}, indent=1) + "\n").encode()})
     return {name: json.loads((records / f"{name}.json").read_text(encoding="utf-8")) for name in parts}
 
 

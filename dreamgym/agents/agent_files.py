@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
+from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats import weights
 from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import FileSet, Fingerprint, replace_files
 from dreamgym.formats.spaces import check_keys
 from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, escape, loads, quote
+from dreamgym.formats.versions import check_format
 
 __all__ = [
     "AGENT",
@@ -136,10 +137,7 @@ def read_agent(files: Files, config_class: type[Config], build: Callable[[int, C
         raise InvalidModelError(f"{where}: describes an agent of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
 
     data, where = _read_weights(files, described.weights, weights.most_bytes(expected)), files.where(WEIGHTS)
-    header = weights.read_header(data, where)
-    weights.check_names(header, expected, where)
-    for name, tensor in expected.items():
-        weights.check_type(name, header[name], tensor, tuple(tensor.shape), where)
+    weights.check_exact(data, expected, where)
     tensors = weights.to_tensors(data, where)
     weights.check_finite(tensors, where)
     agent = _build(lambda: build(size, config), torch.device("cpu"), described.place.where)
@@ -157,15 +155,7 @@ def _upgraded(value: dict[str, Any], where: str) -> dict[str, Any]:
     if "format" not in value and "format_version" not in value and "files" not in value:
         learnt = {"files": None} if "feature_size" in value else {}
         return {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": _OLDEST, **value, **learnt}
-    if value.get("format") != FORMAT:
-        raise IncompatibleModelError(f"{where}: not a dreamgym agent; its format is {quote(value.get('format'))}, expected '{FORMAT}'")
-    version = value.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        raise IncompatibleModelError(
-            f"{where}: saved with agent format {version}; this dreamgym reads up to {FORMAT_VERSION}. Run: pip install -U dreamgym"
-        )
-    if type(version) is not int or version < 1:
-        raise IncompatibleModelError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
+    check_format(value, where, format=FORMAT, newest=FORMAT_VERSION, what="agent", kind="agent")
     if "files" in value and value["files"] is None:  # only the oldest may leave them out
         raise Place(where).key("files").error("is None; expected an object")
     return value

@@ -11,8 +11,6 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 
 from dreamgym.data.hdf5 import Allowance, Node, open_file
 from dreamgym.data.minari_spaces import MAX_JSON, as_seen, dumps, parse_space, seen
-from dreamgym.data.replay import Replay
+from dreamgym.data.replay import Replay, all_or_none
 from dreamgym.errors import InvalidDataError, InvalidModelError, data_errors, require
 from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import FileSet
@@ -77,7 +75,7 @@ def from_minari(
             replay = Replay(spec, None if folder is None else Path(folder).expanduser())
             if replay.episodes:
                 raise ValueError(f"the replay in {folder} holds {len(replay.episodes)} episodes already; choose an empty folder.")
-            with _all_or_none(replay):
+            with all_or_none(replay):
                 episodes.store(replay)
     replay.source = f"minari:{world.dataset_id}"
     return replay
@@ -211,15 +209,6 @@ class _Episodes:
         else:
             values = node.array(name, self._allowance, shape=(rows, *shape), kinds="fiu" if isinstance(space, spaces.Box) else "iu")
         return values if self._world.ours is not None else seen(values, space)
-
-
-@contextmanager
-def _all_or_none(replay: Replay) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        replay.keep(0)
-        raise
 
 
 def _name(value: Any) -> str | None:

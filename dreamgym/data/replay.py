@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from dreamgym.data.storage import FolderStorage, Layout, MemoryStorage, Storage
 from dreamgym.structs import Observation, SequenceBatch, Spec, map_obs
 
-__all__ = ["HoldOut", "Replay", "copy_episode"]
+__all__ = ["HoldOut", "Replay", "all_or_none", "copy_episode"]
 
 _COLUMNS = ("prev_action", "reward", "is_first", "is_last", "is_terminal", "valid")
 
@@ -228,6 +229,16 @@ class HoldOut:
         """As Replay.add_episode."""
         self._count += 1
         (self.held_out if self._count % self.every == 0 else self.train).add_episode(*args, **kwargs)
+
+
+@contextmanager
+def all_or_none(replay: Replay) -> Iterator[None]:
+    """A replay that could not be filled is left empty, so that nobody mistakes half a dataset for one."""
+    try:
+        yield
+    except BaseException:
+        replay.keep(0)
+        raise
 
 
 def copy_episode(rows: SequenceBatch, target: Any, policy: str = "") -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,6 +23,7 @@ from dreamgym.evaluation.panel import evaluate_blind
 from dreamgym.evaluation.policies import OpenLoopPolicy, constant_policies, open_loop_policies, random_policy, sweep_policies
 from dreamgym.evaluation.prediction_errors import correlation, one_step_errors, open_loop_errors
 from dreamgym.evaluation.returns import REPORT_SEEDS_FROM, Returns, report_seeds
+from dreamgym.formats.files import replace_files
 from dreamgym.structs import Policy, SequenceBatch
 
 __all__ = [
@@ -215,13 +214,8 @@ def measure(
 def write_fidelity(folder: str | Path, fidelity: Mapping[str, Any]) -> Path:
     """Write `fidelity.json` whole or not at all: sorted keys, 6 significant digits, null for what is undefined. Returns its path."""
     path = Path(folder) / "fidelity.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(dict(fidelity)), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fidelity")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)  # mkstemp's 0600 would travel into the bundle
-    os.replace(temporary, path)
+    replace_files(path.parent, {path.name: text.encode()})
     return path
 
 

@@ -18,7 +18,18 @@ from torch import Tensor
 from dreamgym.errors import InvalidModelError
 from dreamgym.formats.strict_json import escape, first_repeated, quote
 
-__all__ = ["TensorInfo", "check_finite", "check_looks", "check_names", "check_type", "most_bytes", "read_header", "to_bytes", "to_tensors"]
+__all__ = [
+    "TensorInfo",
+    "check_exact",
+    "check_finite",
+    "check_looks",
+    "check_names",
+    "check_type",
+    "most_bytes",
+    "read_header",
+    "to_bytes",
+    "to_tensors",
+]
 
 _MAX_TENSORS = 10_000
 _MAX_HEADER = 4 * 1024 * 1024
@@ -104,6 +115,14 @@ def check_names(header: Mapping[str, TensorInfo], wanted: Mapping[str, Any], whe
         raise InvalidModelError(f"{where}: lacks {len(missing)} of {len(wanted)} tensors: {_list(missing)}")
     if extra:
         raise InvalidModelError(f"{where}: has {len(extra)} tensors that this model does not: {_list(extra)}")
+
+
+def check_exact(data: bytes, wanted: Mapping[str, Tensor], where: str) -> None:
+    """Demand a file of exactly the wanted tensors, by its header alone."""
+    header = read_header(data, where)
+    check_names(header, wanted, where)
+    for name, tensor in wanted.items():
+        check_type(name, header[name], tensor, tuple(tensor.shape), where)
 
 
 def check_type(name: str, info: TensorInfo, wanted: Tensor, shape: tuple[int, ...], where: str) -> None:

@@ -79,7 +79,7 @@ def save(
     starts = dict(model.initial_states.items())
     _check_storable(starts, torch.float32)
     contents = {WEIGHTS: weights.to_bytes(tensors), STARTS: weights.to_bytes(starts)}
-    files = {name: (sha256(data), len(data)) for name, data in contents.items()}
+    files = {name: Fingerprint.of(data) for name, data in contents.items()}
     contents[CONFIG] = write_config(BundleConfig(model.spec, model.config, files, source or {}))
     if _weights_differ(folder, contents[WEIGHTS]):
         (folder / FIDELITY).unlink(missing_ok=True)
@@ -229,7 +229,7 @@ def load(folder: str | os.PathLike[str] | FileSet, *, device: str | torch.device
 
     limits = {**MAX_FILE, WEIGHTS: min(MAX_FILE[WEIGHTS], weights.most_bytes(expected.state_dict()))}
     files = {name: _read_announced(bundle, name, config, limits[name]) for name in (WEIGHTS, STARTS)}
-    _check_weights(files[WEIGHTS], expected, where[WEIGHTS])
+    weights.check_exact(files[WEIGHTS], expected.state_dict(), where[WEIGHTS])
     _check_starts(files[STARTS], expected, where[STARTS])
     tensors, starts = (weights.to_tensors(files[name], where[name]) for name in (WEIGHTS, STARTS))
     weights.check_finite(tensors, where[WEIGHTS])
@@ -279,22 +279,14 @@ def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel
 
 
 def _read_announced(files: FileSet, name: str, config: BundleConfig, limit: int) -> bytes:
-    where, fingerprint = files.where(name), Fingerprint(*config.files[name])
+    where = files.where(name)
     try:
         data = files.read(name, limit=limit)
     except ModelNotFoundError as error:
         raise InvalidModelError(f"{files.shown}: has no {name} {files.found_pickles()}".rstrip()) from error
     weights.check_looks(data, where)
-    fingerprint.check(data, where, CONFIG)
+    config.files[name].check(data, where, CONFIG)
     return data
-
-
-def _check_weights(data: bytes, expected: WorldModel, where: str) -> None:
-    wanted = expected.state_dict()
-    header = weights.read_header(data, where)
-    weights.check_names(header, wanted, where)
-    for name, tensor in wanted.items():
-        weights.check_type(name, header[name], tensor, tuple(tensor.shape), where)
 
 
 def _check_starts(data: bytes, expected: WorldModel, where: str) -> None:

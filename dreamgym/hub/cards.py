@@ -93,7 +93,7 @@ def agent_card(
 
 def _dreams(config: BundleConfig) -> list[str]:
     spec, model, defaults = config.spec, config.model, config.model.defaults
-    size = sum(size for _, size in config.files.values())
+    size = sum(fingerprint.size for fingerprint in config.files.values())
     guards = [f"halted above an uncertainty of {defaults.max_uncertainty:g}"] if defaults.max_uncertainty is not None else []
     guards += ["halted outside the range of the data"] if defaults.range_guard else []
     guards += [f"reward less {defaults.uncertainty_penalty:g} × uncertainty"] if defaults.uncertainty_penalty else []

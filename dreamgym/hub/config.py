@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 import gymnasium
 import torch
 
-from dreamgym.errors import IncompatibleModelError, InvalidModelError, ModelNotFoundError
+from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats.codec import decode_at, encode
-from dreamgym.formats.files import FileSet
+from dreamgym.formats.files import FileSet, Fingerprint
 from dreamgym.formats.spaces import check_keys
 from dreamgym.formats.strict_json import MAX_BYTES, Place, dumps, loads, quote
+from dreamgym.formats.versions import check_format
 from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.structs import Spec
@@ -36,7 +36,7 @@ class BundleConfig:
 
     spec: Spec
     model: WorldModelConfig
-    files: dict[str, tuple[str, int]]  # name -> sha256, bytes
+    files: dict[str, Fingerprint]
     source: dict[str, Any]
 
 
@@ -48,7 +48,7 @@ def write_config(config: BundleConfig) -> bytes:
             "format_version": FORMAT_VERSION,
             "spec": encode(config.spec),
             "model": encode(config.model),
-            "files": {name: {"sha256": digest, "size": size} for name, (digest, size) in config.files.items()},
+            "files": {name: encode(fingerprint) for name, fingerprint in config.files.items()},
             "source": {**_versions(), **config.source},
         }
     )
@@ -77,7 +77,8 @@ def parse_config(data: bytes, where: str) -> BundleConfig:
     value = loads(data, where)
     if not isinstance(value, dict):
         raise top.error(f"is {quote(value)}; expected an object")
-    _check_format(value, where)
+    reader = f"this dreamgym ({importlib.metadata.version('dreamgym')})"
+    check_format(value, where, format=FORMAT, newest=FORMAT_VERSION, what="world model", kind="model", reader=reader)
     value = upgrade(value, top)
     check_keys(value, ("format", "format_version", "spec", "model", "files", "source"), top)
     if not isinstance(value["source"], dict):
@@ -90,38 +91,17 @@ def parse_config(data: bytes, where: str) -> BundleConfig:
     )
 
 
-def _check_format(value: dict[str, Any], where: str) -> None:
-    if value.get("format") != FORMAT:
-        raise IncompatibleModelError(
-            f"{where}: not a dreamgym world model; its format is {quote(value.get('format'))}, expected '{FORMAT}'"
-        )
-    version = value.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        raise IncompatibleModelError(
-            f"{where}: saved with model format {version}; this dreamgym ({importlib.metadata.version('dreamgym')}) reads up to "
-            f"{FORMAT_VERSION}. Run: pip install -U dreamgym"
-        )
-    if type(version) is not int or version < 1:
-        raise IncompatibleModelError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
-
-
-def _parse_files(value: Any, place: Place) -> dict[str, tuple[str, int]]:
+def _parse_files(value: Any, place: Place) -> dict[str, Fingerprint]:
     """The names must be our two constants; they are compared, never joined to a path."""
     if not isinstance(value, dict):
         raise place.error(f"is {quote(value)}; expected an object")
     check_keys(value, (WEIGHTS, STARTS), place)
     found = {}
     for name, limit in MAX_FILE.items():
-        entry, at = value[name], place.key(name)
-        if not isinstance(entry, dict):
-            raise at.error(f"is {quote(entry)}; expected an object")
-        check_keys(entry, ("sha256", "size"), at)
-        digest, size = entry["sha256"], entry["size"]
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise at.key("sha256").error(f"is {quote(digest)}; expected 64 lower-case hexadecimal digits")
-        if type(size) is not int or not 1 <= size <= limit:
-            raise at.key("size").error(f"is {quote(size)}; expected 1 to {limit} bytes")
-        found[name] = (digest, size)
+        fingerprint = decode_at(Fingerprint, value[name], place.key(name))
+        if fingerprint.size > limit:
+            raise place.key(name).key("size").error(f"is {fingerprint.size}; expected 1 to {limit} bytes")
+        found[name] = fingerprint
     return found
 
 

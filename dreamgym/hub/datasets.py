@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamgym.data import replay as replay_module
-from dreamgym.data.replay import Replay
+from dreamgym.data.replay import Replay, all_or_none
 from dreamgym.data.storage import Layout
 from dreamgym.errors import HubUnreachableError, InvalidDataError, InvalidModelError, ModelNotFoundError, data_errors
 from dreamgym.formats.arrays import ArrayType, check_looks, read_arrays, write_arrays
@@ -204,22 +203,12 @@ def _read(
     replay = Replay(meta.spec, None if folder is None else Path(folder).expanduser())
     if replay.episodes:
         raise ValueError(f"the replay in {folder} holds {len(replay.episodes)} episodes already; choose an empty folder.")
-    with _all_or_none(replay):
+    with all_or_none(replay):
         for number, shard in enumerate(meta.shards):
             name = shard_name(number)
             arrays = read_arrays(_announced(files, name, shard, heal), _array_types(meta.spec, shard), files.where(name))
             _add_episodes(replay, arrays, meta, shard, files.where(name))
     return replay
-
-
-@contextmanager
-def _all_or_none(replay: Replay) -> Iterator[None]:
-    """A folder that could not be filled is left empty, so that nobody mistakes half a dataset for one."""
-    try:
-        yield
-    except BaseException:
-        replay.keep(0)
-        raise
 
 
 def _check_memory(meta: RolloutMeta, where: str, max_bytes: int) -> None:

@@ -66,7 +66,7 @@ def _with_numbers(snapshot: Snapshot, access: Access) -> FileSet:
 
 def _of_model(config: BundleConfig, files: FileSet, where: str) -> str:
     chosen = (config.model.encoder, config.model.core, config.model.heads)
-    size = sum(size for _, size in config.files.values())
+    size = sum(fingerprint.size for fingerprint in config.files.values())
     made = (f"{escape(name)} {escape(str(value))}" for name, value in sorted(config.source.items())[:20])
     rows = [
         *world_facts(config.spec),

@@ -89,7 +89,7 @@ def damaged_files(files: FileSet) -> list[str]:
         config = read_config(files)
     except ModelLoadError:
         return [CONFIG]
-    announced = {name: Fingerprint(digest, size) for name, (digest, size) in config.files.items()}
+    announced = config.files
     found = [name for name, fingerprint in announced.items() if not _is_sound(files, name, fingerprint)]
     return [*found, CONFIG] if found else []
 

@@ -16,6 +16,7 @@ from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import Fingerprint
 from dreamgym.formats.spaces import check_keys
 from dreamgym.formats.strict_json import Place, dumps, escape, loads, quote
+from dreamgym.formats.versions import check_format
 from dreamgym.structs import Spec
 
 __all__ = ["MAX_META", "MAX_SHARDS", "META", "RolloutMeta", "Shard", "parse_meta", "shard_name", "write_meta"]
@@ -118,7 +119,9 @@ def parse_meta(data: bytes, where: str) -> RolloutMeta:
         value = loads(data, where, limit=MAX_META)
         if not isinstance(value, dict):
             raise top.error(f"is {quote(value)}; expected an object")
-        _check_format(value, where)
+        reader = f"this dreamgym ({importlib.metadata.version('dreamgym')})"
+        named: dict[str, str] = {"what": "dataset", "kind": "dataset", "reader": reader}
+        check_format(value, where, format=FORMAT, newest=FORMAT_VERSION, error=InvalidDataError, **named)
         keys = ("format", "format_version", "spec", "episodes", "steps", "policies", "seeds", "shards", "statistics", "source")
         check_keys(value, keys, top)
         for name in ("statistics", "source"):
@@ -151,19 +154,6 @@ def _decode(value: dict[str, Any], top: Place) -> RolloutMeta:
         raise
     except (TypeError, ValueError) as error:
         raise top.error(f"is out of range: {escape(str(error))}") from error
-
-
-def _check_format(value: dict[str, Any], where: str) -> None:
-    if value.get("format") != FORMAT:
-        raise InvalidDataError(f"{where}: not a dreamgym dataset; its format is {quote(value.get('format'))}, expected '{FORMAT}'")
-    version = value.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        raise InvalidDataError(
-            f"{where}: saved with dataset format {version}; this dreamgym ({importlib.metadata.version('dreamgym')}) reads up to "
-            f"{FORMAT_VERSION}. Run: pip install -U dreamgym"
-        )
-    if type(version) is not int or version < 1:
-        raise InvalidDataError(f"{where}: format_version is {quote(version)}; expected an integer from 1 to {FORMAT_VERSION}")
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from dreamgym.structs import SequenceBatch
 if TYPE_CHECKING:
     from dreamgym.models.world_model import WorldModel
 
-__all__ = ["MixtureObjective", "lived"]
+__all__ = ["MixtureObjective", "lived", "mean_over"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class MixtureObjective:
         shown = foretold & batch.valid
         log_prob = mixtures.log_prob(core.mixture(states.deter), code)
         parts = {
-            "latent": _mean(-log_prob, shown) / core.stoch_size,
+            "latent": mean_over(-log_prob, shown) / core.stoch_size,
             "continue": self.continue_scale * self.end_loss(heads, states.deter, batch.is_terminal, foretold),
             "members": members_error(heads.members, states.deter, stats.mean, replace(batch, valid=batch.valid & rows)),
         }
         if isinstance(heads.config.reward, MLPReward):
             error = (heads.reward(states, None) - batch.reward) / heads.config.reward.scale
-            parts["reward"] = self.reward_scale * _mean(error.square(), foretold)
+            parts["reward"] = self.reward_scale * mean_over(error.square(), foretold)
         if heads.config.next_action:
             parts["action"] = self.next_action_scale * self._action(model, states[:, :-1], batch, shown)
         return Losses(torch.stack(list(parts.values())).sum(), parts, states)
@@ -69,7 +69,7 @@ class MixtureObjective:
         weight = deter.new_full((), heads.config.terminal_weight, dtype=torch.float32)
         target = is_terminal.float()
         loss = functional.binary_cross_entropy_with_logits(heads.end_logit(deter), target, pos_weight=weight, reduction="none")
-        return _mean(loss, rows)
+        return mean_over(loss, rows)
 
     def _action(self, model: WorldModel, states: Any, batch: SequenceBatch, shown: Tensor) -> Tensor:
         """Of each row's action, which the next row brings: cross-entropy of classes, squared error of numbers."""
@@ -79,7 +79,7 @@ class MixtureObjective:
             loss = torch.stack([-(logits.log_softmax(-1) * hot).sum(-1) for logits, hot in parts]).sum(0)
         else:
             loss = (said - taken).square().sum(-1)
-        return _mean(loss, shown[:, 1:])
+        return mean_over(loss, shown[:, 1:])
 
 
 def lived(batch: SequenceBatch) -> Tensor:
@@ -91,5 +91,6 @@ def lived(batch: SequenceBatch) -> Tensor:
     return ended < first
 
 
-def _mean(loss: Tensor, rows: Tensor) -> Tensor:
+def mean_over(loss: Tensor, rows: Tensor) -> Tensor:
+    """Mean of a loss over the rows that count, which may be none."""
     return torch.where(rows, loss, 0.0).sum() / rows.sum().clamp(min=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamgym.models import mixtures
 from dreamgym.models.mdn_rnn import MDNRNNState
-from dreamgym.models.mixture_objective import MixtureObjective, lived
+from dreamgym.models.mixture_objective import MixtureObjective, lived, mean_over
 from dreamgym.structs import SequenceBatch
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class MixtureOvershooting:
         deter, lives = torch.stack(memories), torch.stack(counted)
         objective = model.config.objective
         assert isinstance(objective, MixtureObjective)
-        codes = _mean(-mixtures.log_prob(model.core.mixture(deter), torch.stack(targets)), torch.stack(shown)) / model.core.stoch_size
+        codes = mean_over(-mixtures.log_prob(model.core.mixture(deter), torch.stack(targets)), torch.stack(shown)) / model.core.stoch_size
         end = objective.continue_scale * objective.end_loss(model.heads, deter, torch.stack(ends), lives)
         return {"overshot_latent": self.scale * codes, "overshot_continue": self.scale * end}
 
@@ -83,7 +83,3 @@ def _dream(model: WorldModel, state: MDNRNNState, action: Tensor, noise: Tensor)
     with torch.no_grad():
         code = mixtures.sample(core.mixture(h), noise[..., 1:])
     return MDNRNNState(h, code, c, torch.zeros_like(state.first))
-
-
-def _mean(loss: Tensor, rows: Tensor) -> Tensor:
-    return torch.where(rows, loss, 0.0).sum() / rows.sum().clamp(min=1)

@@ -26,6 +26,7 @@ from dreamgym.evaluation.controls import open_loop_baselines
 from dreamgym.evaluation.policies import SWEEP_PERIODS
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
 from dreamgym.formats.codec import encode
+from dreamgym.formats.files import replace_files
 from dreamgym.models.mdn_rnn import MDNRNN
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import DreamableModel
@@ -253,6 +254,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    replace_files(path.parent, {path.name: (json.dumps(content, indent=1) + "\n").encode()})

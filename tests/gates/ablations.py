@@ -38,6 +38,7 @@ from dreamgym.evaluation.comparison import compare
 from dreamgym.evaluation.policies import random_policy
 from dreamgym.evaluation.prediction_errors import open_loop_errors
 from dreamgym.evaluation.returns import evaluate, report_seeds
+from dreamgym.formats.files import replace_files
 from dreamgym.models.contrastive import Contrastive
 from dreamgym.models.objectives import DreamerObjective, KLConfig, RewardOnly
 from dreamgym.models.rssm import RSSMConfig
@@ -79,10 +80,7 @@ def recorded(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> 
         began, worked = time.time(), time.process_time()
         content = {"name": name, **measure()}
         content |= {"seconds": round(time.time() - began, 1), "cpu_seconds": round(time.process_time() - worked, 1)}
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(content, indent=1) + "\n")
-        draft.replace(path)
+        replace_files(folder, {path.name: (json.dumps(content, indent=1) + "\n").encode()})
         print(f"{name}: {content['comparison']['awake']['mean']:.1f} awake, {content['cpu_seconds']:.0f} s of CPU", flush=True)
     found: dict[str, Any] = json.loads(path.read_text())
     return found

@@ -27,6 +27,7 @@ from dreamgym.evaluation.returns import Returns
 from dreamgym.evaluation.scrutiny import Controls
 from dreamgym.evaluation.yoked import YokedControl
 from dreamgym.formats.codec import encode
+from dreamgym.formats.files import Fingerprint
 from dreamgym.hub import bundle
 from dreamgym.hub.card_failures import known_failures, unmeasured
 from dreamgym.hub.cards import agent_card, dataset_card, model_card
@@ -93,7 +94,7 @@ def measured() -> dict[str, Any]:
 def config(env_id: str = "Toy-v0", source: dict[str, Any] | None = None) -> BundleConfig:
     made = toys.ensemble()
     spec = Spec(env_id, made.spec.observation_space, made.spec.action_space, max_episode_steps=500)
-    return BundleConfig(spec, made.config, {"model.safetensors": ("0" * 64, 1_500_000)}, source or {})
+    return BundleConfig(spec, made.config, {"model.safetensors": Fingerprint("0" * 64, 1_500_000)}, source or {})
 
 
 def card(fidelity: dict[str, Any] | None = None, **changes: Any) -> str:
