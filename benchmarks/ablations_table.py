@@ -22,7 +22,13 @@ NOTHING = ["No cell of this is recorded yet."]
 
 Record = dict[str, Any]
 
-ESTIMATORS = {"lambda": "V_λ", "n_step": "V_N, 5 steps", "reward_sum": "V_R"}
+ESTIMATORS = {
+    ("dynamics", "lambda"): "V_λ, backpropagation",
+    ("dynamics", "n_step"): "V_N (5 steps), backpropagation",
+    ("dynamics", "reward_sum"): "V_R, backpropagation",
+    ("reinforce", "lambda"): "V_λ, REINFORCE",
+    ("reinforce", "reward_sum"): "V_R, REINFORCE",
+}
 PATHS = {
     "both": "both (RSSM)",
     "deterministic": "deterministic, the prior following the posterior",
@@ -45,14 +51,17 @@ def horizon_table(folder: Path = ABLATIONS) -> list[str]:
     if not records:
         return NOTHING
     horizons = sorted({record["settings"]["horizon"] for record in records})
-    lines = ["| estimator | " + " | ".join(f"{horizon} steps" for horizon in horizons) + " | worst over best |"]
-    lines.append("|---" * (len(horizons) + 2) + "|")
-    for estimator, label in ESTIMATORS.items():
-        groups = [[r for r in records if (r["settings"]["estimator"], r["settings"]["horizon"]) == (estimator, h)] for h in horizons]
-        means = [np.mean(_means(group)) for group in groups if group]
-        kept = f"{min(means) / max(means):.2f}" if len(means) > 1 and max(means) > 0 else ""
-        lines.append(f"| {label} | " + " | ".join(map(_cell, groups)) + f" | {kept} |")
+    lines = ["| estimator | " + " | ".join(f"{horizon} steps" for horizon in horizons) + " |", "|---" * (len(horizons) + 1) + "|"]
+    for how, label in ESTIMATORS.items():
+        groups = [[record for record in records if _is_horizon(record, how, horizon)] for horizon in horizons]
+        lines.append(f"| {label} | " + " | ".join(map(_cell, groups)) + " |")
     return [*lines, "", _chance(records)]
+
+
+def _is_horizon(record: Record, how: tuple[str, str], horizon: int) -> bool:
+    """Records from before REINFORCE was tried do not name their gradient."""
+    settings = record["settings"]
+    return (settings.get("gradient", "dynamics"), settings["estimator"], settings["horizon"]) == (*how, horizon)
 
 
 def parts_table(kind: str, labels: dict[str, str], folder: Path = ABLATIONS) -> list[str]:

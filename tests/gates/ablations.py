@@ -1,6 +1,6 @@
 """Ablations of the papers at the size of a CPU, cell by cell: one call, one record, and what is recorded is not done again.
 
-python -m tests.gates.ablations horizon --estimator lambda --horizon 15 --seed 0
+python -m tests.gates.ablations horizon --estimator lambda --horizon 15 --seed 0 --gradient reinforce
 python -m tests.gates.ablations path --variant deterministic --seed 0
 python -m tests.gates.ablations objective --variant contrastive --seed 0
 python -m tests.gates.ablations missing    # the commands of all cells that have no record yet, one per line, for a queue
@@ -100,35 +100,54 @@ def fingerprint(model: Path) -> str:
 
 HORIZONS = (5, 10, 15, 25, 40)
 Estimator = Literal["lambda", "n_step", "reward_sum"]
-ESTIMATORS: Mapping[Estimator, tuple[int, ...]] = {"lambda": HORIZONS, "reward_sum": HORIZONS, "n_step": (15, 40)}
+Gradient = Literal["dynamics", "reinforce"]
+ESTIMATORS: Mapping[tuple[Gradient, Estimator], tuple[int, ...]] = {
+    ("dynamics", "lambda"): HORIZONS,
+    ("dynamics", "reward_sum"): HORIZONS,
+    ("dynamics", "n_step"): (15, 40),
+    ("reinforce", "lambda"): HORIZONS,
+    ("reinforce", "reward_sum"): HORIZONS,
+}
 IMAGINED = 1200  # steps of an update, whatever the horizon: 240 starts of 5 steps, 80 of 15, 30 of 40
 
 
-def dreamer(estimator: Estimator, horizon: int) -> ActorCriticConfig:
+def dreamer(estimator: Estimator, horizon: int, gradient: Gradient = "dynamics") -> ActorCriticConfig:
     """Dreamer's backpropagation through the dream, with the entropy bonus, slow critic and narrow first policy of the CPU recipe.
 
     Dreamer's own settings (recipes.dreamer_v1) need several times the updates: on a pendulum whose dynamics are given they stand at -1007
-    after 1000 of them, these at -183.
+    after 1000 of them, these at -183. gradient "reinforce" is Dreamer V2's way for classes: returns alone, nothing flows through the dream.
     """
-    return ActorCriticConfig(units=128, estimator=estimator, horizon=horizon)
+    return ActorCriticConfig(units=128, estimator=estimator, horizon=horizon, reinforce=float(gradient == "reinforce"))
 
 
 def horizon_cell(
-    estimator: Estimator, horizon: int, seed: int, model: Path = PENDULUM, updates: int = 1000, episodes: int = 20
+    estimator: Estimator,
+    horizon: int,
+    seed: int,
+    gradient: Gradient = "dynamics",
+    model: Path = PENDULUM,
+    updates: int = 1000,
+    episodes: int = 20,
 ) -> dict[str, Any]:
     """Dreamer's figure on horizons: actor-critics of one finished model, as many updates and imagined steps for every horizon."""
     starts = max(1, round(IMAGINED / horizon))
 
     def measure() -> dict[str, Any]:
         world = load(model)
-        agent = learn_behaviour(world, dreamer(estimator, horizon), updates=updates, starts=starts, seed=seed)
+        agent = learn_behaviour(world, dreamer(estimator, horizon, gradient), updates=updates, starts=starts, seed=seed)
+        settings = {"estimator": estimator, "horizon": horizon, "seed": seed, "gradient": gradient, "updates": updates, "starts": starts}
         return {
-            "settings": {"estimator": estimator, "horizon": horizon, "seed": seed, "updates": updates, "starts": starts},
+            "settings": settings,
             "model": fingerprint(model),
             "comparison": judged(agent, world, episodes),
         }
 
-    return recorded(RECORDS, f"horizon-{estimator}-{horizon:02d}-{seed}", measure)
+    return recorded(RECORDS, horizon_name(estimator, horizon, seed, gradient), measure)
+
+
+def horizon_name(estimator: Estimator, horizon: int, seed: int, gradient: Gradient) -> str:
+    """Of the record."""
+    return "-".join(["horizon", *(["reinforce"] if gradient == "reinforce" else []), estimator, f"{horizon:02d}", str(seed)])
 
 
 def load(model: Path) -> Any:
@@ -329,10 +348,11 @@ def cells(model: Path = PENDULUM) -> list[Cell]:
         paths = [name for name in PATHS if name != "literal" or seed == 0]  # once: it cannot dream, and that is all there is to see
         grid += [command_cell("path", path_cell, f"path-{name}-{seed}", variant=name, seed=seed) for name in paths]
         grid += [command_cell("objective", objective_cell, f"objective-{name}-{seed}", variant=name, seed=seed) for name in OBJECTIVES]
-    for seed, estimator in itertools.product(SEEDS, ESTIMATORS):
-        for horizon in ESTIMATORS[estimator]:
-            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, **other_model(model, PENDULUM)}
-            grid.append(command_cell("horizon", horizon_cell, f"horizon-{estimator}-{horizon:02d}-{seed}", **settings))
+    for seed, (gradient, estimator) in itertools.product(SEEDS, ESTIMATORS):
+        for horizon in ESTIMATORS[gradient, estimator]:
+            settings: dict[str, Any] = {"estimator": estimator, "horizon": horizon, "seed": seed, "gradient": gradient}
+            name = horizon_name(estimator, horizon, seed, gradient)
+            grid.append(command_cell("horizon", horizon_cell, name, **settings, **other_model(model, PENDULUM)))
     return grid
 
 

@@ -21,6 +21,7 @@ from tests.gates import ablations
 from tests.gates.ablations import (
     BLINKING,
     ESTIMATORS,
+    HORIZONS,
     OBJECTIVES,
     PATHS,
     SEEDS,
@@ -53,21 +54,42 @@ def awake(cell, *settings):
 # ---- the published directions -------------------------------------------------------------------------------------------------------
 
 
-def kept(estimator):
-    """What the worst horizon keeps of the best one's return."""
-    means = [awake(horizon_cell, estimator, horizon) for horizon in ESTIMATORS[estimator]]
-    return min(means) / max(means)
+def by_horizon(gradient, estimator):
+    """Mean returns awake, one for each horizon."""
+
+    def cell(horizon, seed):
+        return horizon_cell(estimator, horizon, seed, gradient)
+
+    return [awake(cell, horizon) for horizon in ESTIMATORS[gradient, estimator]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
+def test_short_dreams_are_enough_for_lambda_returns_and_not_for_sums_of_rewards(gradient):
+    assert by_horizon(gradient, "lambda")[0] > by_horizon(gradient, "reward_sum")[0] + 500.0
 
 
 @pytest.mark.slow
 def test_lambda_returns_are_robust_to_the_horizon_where_sums_of_rewards_are_not():
-    assert kept("lambda") > kept("reward_sum")
+    """With REINFORCE. Gradients that flow through 25 and more steps of an unstable pendulum teach nothing, whatever they are of."""
+    values, rewards = by_horizon("reinforce", "lambda"), by_horizon("reinforce", "reward_sum")
+    assert max(values) - min(values) < 0.5 * (max(rewards) - min(rewards))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["deterministic", "stochastic"])
-def test_both_paths_beat_one(part):
-    assert awake(path_cell, "both") > awake(path_cell, part)
+def test_a_memory_is_needed():
+    assert awake(path_cell, "both") > awake(path_cell, "stochastic") + 200.0
+
+
+@pytest.mark.slow
+def test_dreams_that_know_one_future_promise_too_much():
+    """The RSSM earns awake what the deterministic model earns (not as published); but its dreams do not lie."""
+
+    def promised_too_much(variant):
+        cells = [path_cell(variant, seed)["comparison"] for seed in SEEDS]
+        return np.mean([cell["dream"]["mean"] - cell["awake"]["mean"] for cell in cells])
+
+    assert promised_too_much("deterministic") > 300.0 > 50.0 > promised_too_much("both")
 
 
 NOISE = 25.0  # of a mean of three seeds of 20 pendulum episodes each, which differ by a hundred from start to start
@@ -176,7 +198,7 @@ def test_variants_of_a_seed_learn_from_the_same_experience(nowhere):
 
 
 def test_every_horizon_imagines_as_many_steps(nowhere):
-    for horizon in ESTIMATORS["lambda"]:
+    for horizon in HORIZONS:
         assert round(ablations.IMAGINED / horizon) * horizon == ablations.IMAGINED
 
 
@@ -235,10 +257,14 @@ def write(folder, name, mean, **content):
     (folder / f"{name}.json").write_text(json.dumps({"comparison": comparison, "cpu_seconds": 60.0, **content}))
 
 
-def test_the_horizon_table_says_what_the_worst_horizon_keeps(tmp_path):
+def test_the_horizon_table_has_a_line_for_each_estimator_and_gradient(tmp_path):
     for horizon, seed, mean in [(5, 0, 10.0), (5, 1, 20.0), (40, 0, 60.0), (40, 1, 60.0)]:
         write(tmp_path, f"horizon-reward_sum-{horizon:02d}-{seed}", mean, settings={"estimator": "reward_sum", "horizon": horizon})
-    assert "| V_R | **15** (10, 20) | **60** (60, 60) | 0.25 |" in SCRIPT["horizon_table"](tmp_path)
+    settings = {"estimator": "reward_sum", "horizon": 40, "gradient": "reinforce"}
+    write(tmp_path, "horizon-reinforce-reward_sum-40-0", 70.0, settings=settings)
+    lines = SCRIPT["horizon_table"](tmp_path)
+    assert "| V_R, backpropagation | **15** (10, 20) | **60** (60, 60) |" in lines
+    assert "| V_R, REINFORCE |  | **70** (70) |" in lines
 
 
 def test_the_table_of_parts_gives_errors_as_shares_of_guessing(tmp_path):
