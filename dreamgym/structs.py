@@ -449,7 +449,8 @@ class DreamableModel(Protocol):
 
     States are TensorStructs with leading [B]. noise is [B, noise_lanes], uniform in (0,1); its first episode_lanes choose what may be
     held for a whole episode (ensemble member, dropout mask). Optional: decode(state) -> obs [B,...] or a dict; observe (for real contexts);
-    in_range(state) -> bool [B] (for the range guard); initial_states -> StartBank; defaults -> DreamDefaults; reward_low: float.
+    in_range(state) -> bool [B] (for the range guard); outcome(state) -> reward, continue_prob (predict without its uncertainty, for
+    planners and actor-critics, whose time it takes); initial_states -> StartBank; defaults -> DreamDefaults; reward_low: float.
     """
 
     spec: Spec

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dreamgym.agents.actors import Actor
 from dreamgym.agents.returns import discount_weights, survival_weights
-from dreamgym.models.guard import Guard
+from dreamgym.models.guard import Guard, unguarded
 from dreamgym.structs import TensorStruct
 
 __all__ = ["ALIGNMENTS", "BehaviourLosses", "Dream", "Scores", "dream", "frozen", "outlook"]
@@ -85,13 +85,9 @@ def dream(model: Any, actor: Actor, start: Any, guard: Guard, noise: Tensor, *, 
 
 
 def outlook(model: Any, states: Any, guard: Guard) -> tuple[Tensor, Tensor]:
-    """Reward and continue probability of imagined states [N], guarded as in the dream environments.
-
-    An idle guard asks for no uncertainty, which then is not computed where the model's heads can be asked apart.
-    """
-    if not guard.halts and guard.uncertainty_penalty == 0.0 and hasattr(getattr(model, "heads", None), "continue_prob"):
-        features = model.core.features(states)
-        return model.heads.reward(states, features), model.heads.continue_prob(states, features)
+    """Reward and continue probability of imagined states [N], guarded as in the dream environments."""
+    if guard.idle:
+        return unguarded(model, states)
     prediction = model.predict(states)
     first_step = torch.ones_like(prediction.reward, dtype=torch.int64)  # imagined states have no clock: a whole life lies ahead
     reward, halted = guard.judge(model, states, prediction, prediction.continue_prob < 0.5, first_step)

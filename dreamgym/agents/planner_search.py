@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamgym.models.guard import Guard
+from dreamgym.models.guard import Guard, unguarded
 from dreamgym.noise import to_normal, uniform
 from dreamgym.structs import Spec, TensorStruct
 
@@ -157,11 +157,6 @@ class DreamScorer:
     reward_fn: RewardFunction | None = None
     value: ValueFunction | None = None
 
-    @property
-    def guarded(self) -> bool:
-        """Whether the guard may halt or charge."""
-        return self.guard.halts or self.guard.uncertainty_penalty > 0.0
-
     def scores(self, state: Any, candidates: Tensor, seeds: Tensor, iteration: int) -> Tensor:
         """Predicted return [B,J] of candidates [B,J,H,A] from states [B]; NaN counts as minus infinity. seeds [B] int64."""
         B, J = candidates.shape[:2]
@@ -188,17 +183,24 @@ class DreamScorer:
     def _judge(self, state: Any) -> tuple[Tensor, Tensor | float]:
         """Reward of the states arrived at [N], and discount times the chance that they are not the end."""
         model, guard = self.model, self.guard
-        if self.reward_fn is not None and not self.continue_aware and not self.guarded:
-            return self.reward_fn(model, state).float(), self.discount
+        if guard.idle:
+            return self._judge_freely(state)
         prediction = model.predict(state)
         if self.reward_fn is not None:
             prediction = replace(prediction, reward=self.reward_fn(model, state))
         reward = prediction.reward
         going_on = prediction.continue_prob.float() if self.continue_aware else torch.ones_like(reward, dtype=torch.float32)
-        if self.guarded:
-            reward, halted = guard.judge(model, state, prediction, going_on < 0.5, torch.ones_like(reward, dtype=torch.int64))
-            going_on = going_on.masked_fill(halted, 0.0)
-        return reward.float(), going_on * self.discount
+        reward, halted = guard.judge(model, state, prediction, going_on < 0.5, torch.ones_like(reward, dtype=torch.int64))
+        return reward.float(), going_on.masked_fill(halted, 0.0) * self.discount
+
+    def _judge_freely(self, state: Any) -> tuple[Tensor, Tensor | float]:
+        """The same where the guard has no say."""
+        if self.reward_fn is not None and not self.continue_aware:
+            return self.reward_fn(self.model, state).float(), self.discount
+        reward, continue_prob = unguarded(self.model, state)
+        if self.reward_fn is not None:
+            reward = self.reward_fn(self.model, state)
+        return reward.float(), continue_prob.float() * self.discount if self.continue_aware else self.discount
 
     def _noise(self, seeds: Tensor, candidate: Tensor, iteration: int, H: int) -> Tensor:
         """Uniforms [N,H,L] for the model, from streams of their own: candidates' actions use the even episodes."""

@@ -155,7 +155,7 @@ class Planner(ABC):
         Raises NonFiniteDreamError if every candidate of an environment scored NaN or minus infinity.
         """
         config, seeds = self._settings, key.seeds(_SEARCH)
-        if self.scorer.guarded:  # while the model learns, its lowest reward falls
+        if not self.scorer.guard.idle:  # while the model learns, its lowest reward falls
             self.scorer = replace(self.scorer, guard=Guard.by(self.model, config))
         device = seeds.device
         proposal = self._start(key, memory)

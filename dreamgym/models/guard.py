@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamgym.structs import Prediction
 
-__all__ = ["Guard", "GuardSettings"]
+__all__ = ["Guard", "GuardSettings", "unguarded"]
 
 _DISCOUNT = 0.99  # horizon over which the pessimistic value is summed; close to what most agents use
 _UNCERTAINTY_CAP = 3.0  # in calibrated units; one wild estimate must not dominate a return. prototypes/carracing.md
@@ -82,6 +82,11 @@ class Guard:
         """Whether it may end a dream."""
         return self.max_uncertainty is not None or self.range_guard
 
+    @property
+    def idle(self) -> bool:
+        """Whether it neither halts nor charges: nobody asks then for the uncertainty."""
+        return not self.halts and self.uncertainty_penalty == 0.0
+
     def judge(self, model: Any, state: Any, prediction: Prediction, ended: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Reward [B] after charges, and halted [B] bool. ended [B]: predicted ends; steps [B] int64 counts this step too."""
         reward = prediction.reward
@@ -103,3 +108,12 @@ class Guard:
             return ~model.in_range(state)
         unsure = prediction.uncertainty > self.max_uncertainty
         return unsure | ~model.in_range(state) if self.range_guard else unsure
+
+
+def unguarded(model: Any, state: Any) -> tuple[Tensor, Tensor]:
+    """Reward and continue probability [B] of states arrived at; a model with an `outcome` method is spared its uncertainty."""
+    if hasattr(model, "outcome"):
+        reward, continue_prob = model.outcome(state)
+        return reward, continue_prob
+    prediction = model.predict(state)
+    return prediction.reward, prediction.continue_prob

@@ -134,13 +134,14 @@ class WorldModel(nn.Module):
 
     def predict(self, state: Any) -> Prediction:
         """Reward, continue probability and calibrated uncertainty of the state arrived at, each [B]."""
-        features = self.core.features(state)
+        reward, continue_prob = self.outcome(state)
         uncertainty = (self.disagreement(state) - self.uncertainty_median) / self.uncertainty_scale
-        return Prediction(
-            reward=self.heads.reward(state, features),
-            continue_prob=self.heads.continue_prob(state, features),
-            uncertainty=uncertainty.clamp(min=0.0),
-        )
+        return Prediction(reward, continue_prob, uncertainty.clamp(min=0.0))
+
+    def outcome(self, state: Any) -> tuple[Tensor, Tensor]:
+        """Reward and continue probability of the state arrived at, each [B]: `predict` without the members, which cost as much."""
+        features = self.core.features(state)
+        return self.heads.reward(state, features), self.heads.continue_prob(state, features)
 
     def disagreement(self, state: Any) -> Tensor:
         """Raw spread [N] of the members that foretold this state: of the prior's heads if there are several, else of the heads' own."""

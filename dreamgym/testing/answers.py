@@ -11,10 +11,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from dreamgym.structs import Prediction
+from dreamgym.testing.comparison import difference
 from dreamgym.testing.report import Fault
 from dreamgym.testing.subject import BATCHES, Subject, shown
 
-__all__ = ["check_decode", "check_features", "check_in_range", "check_prediction"]
+__all__ = ["check_decode", "check_features", "check_in_range", "check_outcome", "check_prediction"]
 
 
 def check_prediction(subject: Subject) -> Iterator[Fault]:
@@ -67,6 +68,21 @@ def check_in_range(subject: Subject) -> Iterator[Fault]:
             mend = "reduce over the observation: (obs.abs() < bound).all(-1)"
             yield Fault(f"in_range to give bool [{batch}]", shown(inside), mend)
             return
+
+
+def check_outcome(subject: Subject) -> Iterator[Fault]:
+    """outcome gives the reward and the continue probability that predict gives."""
+    subject.needs("outcome")
+    states = subject.states(max(BATCHES), "outcome")
+    prediction, outcome = subject.model.predict(states), subject.model.outcome(states)
+    mend = "return (reward, continue_prob) as predict computes them, and let predict add the uncertainty"
+    if not isinstance(outcome, tuple) or len(outcome) != 2:
+        yield Fault("outcome to give a pair, reward and continue_prob", f"a {type(outcome).__name__}", mend)
+        return
+    for name, value in zip(("reward", "continue_prob"), outcome):
+        told = difference(value, getattr(prediction, name))
+        if told:
+            yield Fault(f"the {name} of outcome to be that of predict", told, mend)
 
 
 def check_decode(subject: Subject) -> Iterator[Fault]:

@@ -18,7 +18,7 @@ from dreamgym.testing.subject import NotApplicable, Subject, sampled_actions
 __all__ = ["check_defaults", "check_feature_bounds", "check_members", "check_spec"]
 
 _METHODS = ("initial", "step", "predict", "features")
-_OPTIONAL_METHODS = ("decode", "observe", "in_range", "with_dropout")
+_OPTIONAL_METHODS = ("decode", "observe", "in_range", "outcome", "with_dropout")
 
 
 def check_members(subject: Subject) -> Iterator[Fault]:

@@ -40,6 +40,7 @@ CHECKS = (
     Check("step", states.check_step, ("initial",)),
     Check("actions", states.check_actions, ("step",)),
     Check("prediction", answers.check_prediction, ("step",)),
+    Check("outcome", answers.check_outcome, ("prediction",)),
     Check("features", answers.check_features, ("step",)),
     Check("feature bounds", members.check_feature_bounds, ("features",)),
     Check("decode", answers.check_decode, ("step",)),

@@ -231,11 +231,10 @@ def test_losses_are_finite_under_bfloat16(recipe):
     assert all(torch.isfinite(parameter.grad).all() for parameter in (*agent.actor.parameters(), *agent.critic.parameters()))
 
 
-def test_an_idle_guard_asks_the_heads_apart():
+def test_an_idle_guard_asks_for_the_outcome_alone():
     """predict would compute the uncertainty that nobody needs."""
     states = scattered(3)
-    heads = SimpleNamespace(reward=lambda state, features: features[:, 0], continue_prob=lambda state, features: features[:, 1])
-    model = SimpleNamespace(heads=heads, core=SimpleNamespace(features=PointMass().features))
+    model = SimpleNamespace(outcome=lambda states: (states.place[:, 0], states.speed[:, 0]))
     reward, continue_prob = outlook(model, states, FREE)
     assert torch.equal(reward, states.place[:, 0]) and torch.equal(continue_prob, states.speed[:, 0])
     busy = Guard(max_uncertainty=None, uncertainty_penalty=0.5, range_guard=False, reward_low=0.0, max_episode_steps=50)

@@ -172,6 +172,17 @@ class DictOfOne(Sound):
         return {"obs": state.x}
 
 
+class OtherOutcome(Sound):
+    def outcome(self, state: PointState) -> Any:
+        prediction = self.predict(state)
+        return prediction.reward + 1.0, prediction.continue_prob
+
+
+class PredictionForOutcome(Sound):
+    def outcome(self, state: PointState) -> Any:
+        return self.predict(state)
+
+
 class SoftRange(Sound):
     def in_range(self, state: PointState) -> Tensor:
         return super().in_range(state).float()

@@ -60,6 +60,8 @@ FAULTS: dict[str, tuple[str, Any]] = {
     "one bound only": ("feature bounds", broken.OneBound),
     "channels first": ("decode", broken.ChannelsFirst),
     "a dict where a box is dreamt": ("decode", broken.DictOfOne),
+    "outcome pays more than predict": ("outcome", broken.OtherOutcome),
+    "outcome is a prediction": ("outcome", broken.PredictionForOutcome),
     "in_range gives numbers": ("in_range", broken.SoftRange),
     "observe gives posterior and prior": ("observe", broken.PosteriorAndPrior),
     "observe does not look": ("observe", broken.ClosedEyes),
