@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import nn
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.formats import weights
+from dreamgym.formats import modules, weights
 from dreamgym.formats.codec import decode_at, encode
 from dreamgym.formats.files import FileSet, Fingerprint, replace_files
 from dreamgym.formats.spaces import check_keys
@@ -40,7 +39,7 @@ AGENT, WEIGHTS = "agent.json", "agent.safetensors"
 MAX_FILE = {AGENT: MAX_BYTES, WEIGHTS: 2 * 1024**3}  # bytes
 
 _MAX_FEATURES = 2**20
-_MAX_PARAMETERS = 500_000_000
+_MISFIT = "does not fit this model"
 _LEARNT = ("format", "format_version", "kind", "feature_size", "config", "files")
 _PLANNED = ("format", "format_version", "kind", "config")
 _OLDEST = "actor-critic"  # what the first files, without a kind, hold
@@ -131,16 +130,12 @@ def read_agent(files: Files, config_class: type[Config], build: Callable[[int, C
         raise described.place.error("lacks the key 'feature_size'; expected an agent with weights")
     config = described.decode_config(config_class)
     size, where = described.feature_size, described.place.where
-    expected = _build(lambda: build(size, config), torch.device("meta"), where).state_dict()
-    parameters = sum(tensor.numel() for tensor in expected.values())
-    if parameters > _MAX_PARAMETERS:
-        raise InvalidModelError(f"{where}: describes an agent of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
-
+    expected = modules.layout(lambda: build(size, config), where, kind="an agent", misfit=_MISFIT).state_dict()
     data, where = _read_weights(files, described.weights, weights.most_bytes(expected)), files.where(WEIGHTS)
     weights.check_exact(data, expected, where)
     tensors = weights.to_tensors(data, where)
     weights.check_finite(tensors, where)
-    agent = _build(lambda: build(size, config), torch.device("cpu"), described.place.where)
+    agent = modules.build(lambda: build(size, config), described.place.where, misfit=_MISFIT)
     agent.load_state_dict(tensors, strict=True, assign=False)
     _dry_step(agent, size, where)
     return agent
@@ -176,15 +171,6 @@ def _fingerprint(value: Any, place: Place) -> Fingerprint | None:
         raise place.error(f"is {quote(value)}; expected an object")
     check_keys(value, (WEIGHTS,), place)
     return decode_at(Fingerprint, value[WEIGHTS], place.key(WEIGHTS))
-
-
-def _build(build: Callable[[], Agent], device: torch.device, where: str) -> Agent:
-    """Make the modules; what the ranges of configs let through shows on the meta device."""
-    try:
-        with torch.random.fork_rng(devices=[]), device:  # initial weights are thrown away; the caller's generator stays as it was
-            return build()
-    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
-        raise InvalidModelError(f"{where}: does not fit this model ({escape(str(error))})") from error
 
 
 def _read_weights(files: FileSet, fingerprint: Fingerprint | None, most: int) -> bytes:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.formats import weights
+from dreamgym.formats import modules, weights
 from dreamgym.formats.files import FileSet, Fingerprint, read_regular, replace_files, sha256
 from dreamgym.formats.strict_json import MAX_BYTES, Place, escape, loads, quote
 from dreamgym.hub.client import Access, Repo, Snapshot, parse_repo
@@ -42,7 +42,7 @@ __all__ = [
 
 FIDELITY = "fidelity.json"
 
-_MAX_PARAMETERS = 500_000_000
+_MISFIT = "spec and model do not fit together"
 _MAX_STARTS = 1_000_000
 MAX_FIDELITY = 1024**2
 _PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
@@ -222,11 +222,7 @@ def load(folder: str | os.PathLike[str] | FileSet, *, device: str | torch.device
     bundle = _file_set(folder)
     config = read_config(bundle)
     where = {name: bundle.where(name) for name in (CONFIG, WEIGHTS, STARTS)}
-    expected = _build(config, torch.device("meta"), where[CONFIG])
-    parameters = sum(tensor.numel() for tensor in expected.state_dict().values())
-    if parameters > _MAX_PARAMETERS:
-        raise InvalidModelError(f"{where[CONFIG]}: describes a model of {parameters} parameters; the limit is {_MAX_PARAMETERS}")
-
+    expected = _layout(config, where[CONFIG])
     limits = {**MAX_FILE, WEIGHTS: min(MAX_FILE[WEIGHTS], weights.most_bytes(expected.state_dict()))}
     files = {name: _read_announced(bundle, name, config, limits[name]) for name in (WEIGHTS, STARTS)}
     weights.check_exact(files[WEIGHTS], expected.state_dict(), where[WEIGHTS])
@@ -235,7 +231,7 @@ def load(folder: str | os.PathLike[str] | FileSet, *, device: str | torch.device
     weights.check_finite(tensors, where[WEIGHTS])
     weights.check_finite(starts, where[STARTS])
 
-    model = _build(config, torch.device("cpu"), where[CONFIG])
+    model = modules.build(lambda: WorldModel(config.spec, config.model), where[CONFIG], misfit=_MISFIT)
     model.load_state_dict(tensors, strict=True, assign=False)
     model.requires_grad_(False).eval()
     model.initial_states = _start_bank(model, starts)
@@ -266,16 +262,11 @@ def read_fidelity(folder: str | os.PathLike[str] | FileSet) -> dict[str, Any] | 
 
 def count_parameters(config: BundleConfig, where: str) -> int:
     """How many a model of this config has; nothing is allocated. Raises InvalidModelError if it cannot be built."""
-    return sum(parameter.numel() for parameter in _build(config, torch.device("meta"), where).parameters())
+    return sum(parameter.numel() for parameter in _layout(config, where).parameters())
 
 
-def _build(config: BundleConfig, device: torch.device, where: str) -> WorldModel:
-    """Make the modules. The parts check their ranges; what slips through (a vector encoder for images) shows on the meta device."""
-    try:
-        with torch.random.fork_rng(devices=[]), device:  # initial weights are thrown away; the caller's generator stays as it was
-            return WorldModel(config.spec, config.model)
-    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
-        raise InvalidModelError(f"{where}: spec and model do not fit together ({escape(str(error))})") from error
+def _layout(config: BundleConfig, where: str) -> WorldModel:
+    return modules.layout(lambda: WorldModel(config.spec, config.model), where, kind="a model", misfit=_MISFIT)
 
 
 def _read_announced(files: FileSet, name: str, config: BundleConfig, limit: int) -> bytes:

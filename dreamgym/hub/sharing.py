@@ -276,17 +276,22 @@ def _try_agent(agent: Any, back: Any) -> None:
 
 
 def pull_agent(repo: Repo, access: Access, read: Callable[[FileSet], T]) -> T:
-    """read(files) of an agent's repository: agent.json, and the weights if it announces any; damaged files are fetched once more."""
+    """read(files) of an agent's repository: agent.json, and the weights if it announces any; damaged files are fetched once more.
+
+    Raises InvalidModelError also for an agent.json that does not vouch for its weights, as folders saved before it did hold.
+    """
     first = fetch(repo, {AGENT: MAX_AGENT_FILE[AGENT]}, access, what="dreamgym agent")
     described = read_snapshot(first, access, read_description, lambda files: [AGENT], what="agent")
     if described.feature_size is None:
         return read_snapshot(first, access, read, lambda files: [AGENT], what="agent")
+    if described.weights is None:
+        raise described.place.error("lacks the key 'files', so nothing says which weights are meant; its author can push it again")
     whole = fetch(Repo(first.repo_id, first.commit), MAX_AGENT_FILE, access, what="dreamgym agent")
     return read_snapshot(whole, access, read, _damaged_agent_files, what="agent")
 
 
 def _damaged_agent_files(files: FileSet) -> list[str]:
-    """As `damaged_files`; agents saved before agent.json vouched for its weights are fetched once more whatever is wrong."""
+    """As `damaged_files`."""
     try:
         vouched = read_description(files).weights
         if vouched is not None:

@@ -20,7 +20,7 @@ import dreamgym
 from dreamgym import cli, registration
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.hub import bundle
+from dreamgym.hub import bundle, client
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 from tests.hub.conftest import environment, move_to
@@ -455,6 +455,15 @@ def test_damaged_weights_of_an_agent_are_fetched_once_more(hub: LoopbackHub, wor
     hub.fail("corrupt", "GET /blob", after=100, times=-1)
     with pytest.raises(InvalidModelError, match="sha256 is"):
         dreamgym.load_agent("alice/agent", world, cache_dir=tmp_path / "another")
+
+
+def test_an_agent_whose_weights_nobody_vouches_for_is_not_taken_from_the_hub(hub: LoopbackHub, world: WorldModel) -> None:
+    agents_of(world)["linear"].push_to_hub("alice/agent", license="mit", allow_unevaluated=True, model=world)
+    told = json.loads(files_of(hub, "alice/agent")["agent.json"])
+    old = {name: told[name] for name in ("feature_size", "config", "kind")}  # as the first versions wrote it, and folders still hold it
+    client.upload("alice/agent", {"agent.json": json.dumps(old).encode()}, message="an old one")
+    with pytest.raises(InvalidModelError, match=r"agent\.json: the top level lacks the key 'files'.*push it again"):
+        dreamgym.load_agent("alice/agent", world)
 
 
 def test_a_model_is_not_an_agent_and_an_agent_not_a_model(hub: LoopbackHub, world: WorldModel) -> None:
