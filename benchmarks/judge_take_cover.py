@@ -21,21 +21,22 @@ import torch
 import tyro
 
 from benchmarks.world_models_table import RECORDS
-from dreamgym.agents.linear import LinearController
+from dreamgym.agents.loading import load_agent
 from dreamgym.data.encoded import encoded_spec
 from dreamgym.data.replay import Replay
-from dreamgym.dreams.rollouts import DreamRollouts
+from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.envs import make_from_spec
 from dreamgym.evaluation.comparison import awake_env
 from dreamgym.evaluation.controls import random_length_check
 from dreamgym.evaluation.fidelity import fixed_policy_fidelity
 from dreamgym.evaluation.policies import constant_policies, sweep_policies
 from dreamgym.evaluation.reliability import end_reliability
-from dreamgym.evaluation.returns import report_seeds
+from dreamgym.evaluation.returns import evaluate, report_seeds
 from dreamgym.evaluation.scrutiny import run_controls
 from dreamgym.formats.files import replace_files
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
+from dreamgym.structs import Policy
 from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_learners import held_out_batches
 
@@ -61,10 +62,11 @@ class Judgement:
         for model_folder in sorted(self.run.glob("rounds/*/model")):
             model = bundle.load(model_folder)
             for folder in sorted(model_folder.parent.glob("agent-[0-9]*")):
-                agent = LinearController.load(folder, model.spec)
+                agent = load_agent(folder, model)
                 awake = judge_awake(agent, model, partial(make_from_spec, model.spec), seeds=report_seeds(self.episodes))
                 dream = self._dreamt(agent, model)
-                found.append({"round": int(model_folder.parent.name), "attempt": folder.name, "awake": awake.to_json(), "dream": dream})
+                who = {"round": int(model_folder.parent.name), "attempt": folder.name, "kind": type(agent).__name__}
+                found.append({**who, "awake": awake.to_json(), "dream": dream})
                 print(f"{folder}: {awake} awake, {dream['mean']:.0f} dreamt", flush=True)
         skip = self._model.spec.preprocess.action_repeat
         return {"run": str(self.run), "frame_skip": skip, "preset": self._preset, "controllers": found, "chosen": self._chosen}
@@ -100,13 +102,12 @@ class Judgement:
         still_and_right = {name: policy for name, policy in constant_policies(space).items() if name in ("always 0", "always 1")}
         return {**still_and_right, **sweep_policies(space, NINE_PERIODS, LEFT_RIGHT)}
 
-    def _dreamt(self, agent: LinearController, model: WorldModel) -> dict[str, Any]:
+    def _dreamt(self, agent: Policy, model: WorldModel) -> dict[str, Any]:
         settings = self._preset["controller_training"]
-        dreams = DreamRollouts(
-            model, agent, candidates=1, rollouts=self.dreams, temperature=settings["temperature"], dropout=settings["dropout"]
-        ).returns(agent.vector[None], DREAM_SEED)
-        returns = np.asarray(dreams.returns[0], np.float64)
-        return {"mean": float(returns.mean()), "std": float(returns.std()), "n": len(returns)}
+        options = {"obs_type": "latent", "temperature": settings["temperature"], "dropout": settings["dropout"]}
+        with closing(DreamVectorEnv(model, min(self.dreams, 256), **options)) as dreams:  # type: ignore[arg-type]
+            returns = evaluate(agent, dreams, seeds=range(DREAM_SEED, DREAM_SEED + self.dreams))
+        return {"mean": returns.mean, "std": returns.std, "n": returns.n}
 
     @cached_property
     def _preset(self) -> dict[str, Any]:
@@ -123,8 +124,8 @@ class Judgement:
         return bundle.load(self.run / "model")
 
     @cached_property
-    def _agent(self) -> LinearController:
-        return LinearController.load(self.run / "agent", self._model.spec)
+    def _agent(self) -> Any:
+        return load_agent(self.run / "agent", self._model)
 
 
 def judge(

@@ -5,6 +5,7 @@ python -m benchmarks.world_models_table    # also prints them
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ NO_RUN = ["No run is recorded yet."]
 
 Record = dict[str, Any]
 
+AGENTS = {"LinearController": "C, each evolved from nothing", "ActorCritic": "actor-critic"}
 WORLDS = ("take-cover", "car-racing")
 KINDS: Mapping[str, Mapping[str, str]] = {
     "inputs": {"z": "z", "z-hidden": "z, one hidden layer of 40", "zh": "z and h", "zch": "z, c and h"},
@@ -71,20 +73,20 @@ def run_table() -> list[str]:
     """The run's controllers, iteration by iteration, on fresh seeds."""
     if (record := _judged("run")) is None:
         return NO_RUN
-    heading = ["iteration", "in the game", "median", "the dream says", "of them"]
+    heading = ["iteration", "agents", "in the game", "median", "the dream says"]
     lines = [_row(heading), "|---" * len(heading) + "|"]
-    for number in sorted({each["round"] for each in record["controllers"]}):
-        group = [each for each in record["controllers"] if each["round"] == number]
-        awake = [Returns.from_json(each["awake"]) for each in group]
-        cells = [", ".join(f"{one.mean:.0f} ± {one.std:.0f}" for one in awake), ", ".join(f"{one.median:.0f}" for one in awake)]
-        promised = ", ".join(f"{each['dream']['mean']:.0f} ± {each['dream']['std']:.0f}" for each in group)
-        lines.append(_row([str(number), *cells, promised, f"{len(group)} searches"]))
+    for number, (kind, label) in itertools.product(sorted({each["round"] for each in record["controllers"]}), AGENTS.items()):
+        if group := [each for each in record["controllers"] if (each["round"], each["kind"]) == (number, kind)]:
+            awake = [Returns.from_json(each["awake"]) for each in group]
+            cells = [", ".join(f"{one.mean:.0f} ± {one.std:.0f}" for one in awake), ", ".join(f"{one.median:.0f}" for one in awake)]
+            promised = ", ".join(f"{each['dream']['mean']:.0f} ± {each['dream']['std']:.0f}" for each in group)
+            lines.append(_row([str(number), label, *cells, promised]))
     controls = _judged("controls")
     if controls is not None:
         blind = {name: Returns.from_json(returns) for name, returns in controls["baselines"]["judged"].items()}
         best = controls["baselines"]["best"]
         for label, name in (("random actions", "random"), (f"best of all blind policies: {best}", best)):
-            lines.append(_row([label, f"{blind[name].mean:.0f} ± {blind[name].std:.0f}", f"{blind[name].median:.0f}", "", ""]))
+            lines.append(_row(["", label, f"{blind[name].mean:.0f} ± {blind[name].std:.0f}", f"{blind[name].median:.0f}", ""]))
     return [*lines, "", f"{record['episodes']} episodes each, all at a frame skip of {record['frame_skip']}."]
 
 

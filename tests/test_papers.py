@@ -29,6 +29,7 @@ from dreamgym.nn.networks import MLPConfig
 from dreamgym.structs import Preprocess, Spec
 from dreamgym.training.online_config import OnlinePreset
 from dreamgym.training.online_presets import ONLINE_PRESETS, dreamer_v3, online_preset
+from dreamgym.training.world_models_config import BehaviourTraining
 from dreamgym.training.world_models_presets import WORLD_MODELS_PRESETS, world_models_preprocess, world_models_preset
 from tests.models.test_parameter_counts_heads import SIZES, TOTALS
 
@@ -368,12 +369,17 @@ def staged_settings(name: str, env_id: str) -> dict[str, str]:
         "generations": f"{search.generations:,}",
         "searches": f"{search.attempts}",
         "temperature; dropout in the dream": f"{search.temperature:g}; {search.dropout or core.input_dropout:g}",
+        "beside C": _beside(preset.behaviour_training),
         "iterations after the first": f"{preset.iterations.count}",
         "parameters: V": f"{sum(parameter.numel() for parameter in model.encoder.parameters()):,}",
         "parameters: M": f"{counted:,}",
         "parameters: other heads": f"{every - counted:,}",
         "parameters: C": f"{LinearController(spec, model.core.feature_size, preset.controller).num_parameters:,}",
     }
+
+
+def _beside(training: BehaviourTraining | None) -> str:
+    return f"actor-critic: {training.updates:,} x {training.starts} dreams of {training.config.horizon} steps" if training else "nothing"
 
 
 PUBLISHED = {  # specs/world-models.md; the released code where the paper says less

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.models.guard import Guard
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import sent
+from dreamgym.structs import StartBank, sent
 from dreamgym.training.gradient_step import GradientStep
 from dreamgym.training.learners import Randomness, linear_decay, seeded
 from dreamgym.training.online_config import OptimiserConfig
@@ -26,15 +26,16 @@ def learn_behaviour(
     actor_optimiser: OptimiserConfig | None = None,
     critic_optimiser: OptimiserConfig | None = None,
     decay_share: float = 0.5,
+    bank: StartBank | None = None,
     progress: bool = False,
 ) -> ActorCritic:
-    """An actor-critic after `updates` dreams of `starts` lives each, begun in states drawn from the model's start bank.
+    """An actor-critic after `updates` dreams of `starts` lives each, begun in states drawn from `bank`, by default the model's.
 
     The model learns nothing. Optimisers default to Adam at 3e-4; both rates fall linearly to a tenth over the last decay_share of the
     updates. Dreams are guarded as the model's defaults say. The same seed gives the same agent. Raises ValueError for a model without
     start states.
     """
-    bank = model.initial_states
+    bank = model.initial_states if bank is None else bank
     if bank is None:
         raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
     bank = bank.to(model.device)  # Module.to leaves it where it was

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.linear import LinearController
+from dreamgym.agents.loading import load_agent
 from dreamgym.data.collection import CollectStats
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env
@@ -27,8 +29,8 @@ from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_c
 from dreamgym.training.experience import check_dataset, provenance
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.world_models_calibration import calibrate_threshold, draw_starts, set_end_probability
-from dreamgym.training.world_models_collection import Lives
+from dreamgym.training.world_models_calibration import calibrate_threshold, draw_remembered, draw_starts, set_end_probability
+from dreamgym.training.world_models_collection import AGENTS, Lives
 from dreamgym.training.world_models_config import WorldModelsPreset
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
 from dreamgym.training.world_models_search import Candidate, Searches
@@ -76,7 +78,7 @@ class WorldModelsTrainer:
             workers=workers,
             progress=progress,
         )
-        self.agent = LinearController(spec, self.model.core.feature_size, preset.controller)
+        self.agent: ActorCritic | LinearController = LinearController(spec, self.model.core.feature_size, preset.controller)
         build = self.build if self.awake else None
         self.searches = Searches(spec, preset, seed=seed, folder=folder / "rounds", progress=progress, build=build)
         self.randomness = Randomness(seed)
@@ -102,6 +104,8 @@ class WorldModelsTrainer:
             stages.append((f"round {number}: calibrate", partial(self._calibrate, number)))
             for attempt in range(self.preset.controller_training.attempts):
                 stages.append((f"round {number}: controller {attempt}", partial(self._search_controller, number, attempt)))
+            if self.preset.behaviour_training is not None:
+                stages.append((f"round {number}: actor-critic", partial(self._learn_behaviour, number)))
         stages.append(("final choice", self._choose))
         return stages
 
@@ -157,12 +161,13 @@ class WorldModelsTrainer:
         self._collect("random", lambda chunk: self.lives.collect_codes(chunk, self.encode))
 
     def _live(self, number: int) -> None:
-        """The best controller of the round before lives on, beside it an explorer if there is one, and M will learn from both."""
-        folders = [self._round(number - 1) / f"agent-{self._best(number - 1).attempt}"]
+        """The best controller of the round before lives on, beside it an actor-critic or an explorer if there is one; M learns from all."""
+        last = [one for one in self.candidates if one.round == number - 1]
+        evolved = [one for one in last if one.attempt < self.preset.controller_training.attempts]
+        agents: list[Any] = [self._load(max(evolved, key=lambda one: one.score)), *(self._load(one) for one in last if one not in evolved)]
         if self.preset.iterations.curiosity > 0.0:
-            folders.append(self._round(number) / "agent-explorer")
-        options: dict[str, Any] = {"agents": [LinearController.load(folder, self.spec) for folder in folders], "round": number}
-        self._collect("live", lambda chunk: self.lives.collect_agents(chunk, self.encode, model=self.model, **options))
+            agents.append(LinearController.load(self._round(number) / "agent-explorer", self.spec))
+        self._collect("live", lambda chunk: self.lives.collect_agents(chunk, self.encode, model=self.model, agents=agents, round=number))
 
     def _collect(self, who: str, chunk: Callable[[int], CollectStats | None]) -> None:
         while (stats := chunk(self.step)) is not None:
@@ -272,10 +277,23 @@ class WorldModelsTrainer:
         """Evolve a controller in the dream, and judge it awake."""
         self.agent, found, candidate = self.searches.controller(self.model, number, attempt)
         self.candidates.append(candidate)
-        values = {"round": number, "attempt": attempt, "generation": found.generation, "dreamt": candidate.dreamt, "awake": candidate.score}
-        self.log.write("controller", len(self.candidates), {name: float(value) for name, value in values.items()})
+        self._tell("controller", f"controller {attempt}", candidate, generation=found.generation)
+
+    def _learn_behaviour(self, number: int) -> None:
+        """Learn an actor-critic in short dreams from anywhere in what was lived, and judge it awake. Not resumed in its middle."""
+        settings = self.preset.behaviour_training
+        assert settings is not None
+        sizes = {"episodes": settings.episodes, "size": settings.states}
+        bank = draw_remembered(self.model, self.lives.codes, AGENTS, seed=self.seed, **sizes)
+        self.agent, candidate = self.searches.actor_critic(self.model, bank, number)
+        self.candidates.append(candidate)
+        self._tell("actor_critic", "actor-critic", candidate)
+
+    def _tell(self, stage: str, who: str, candidate: Candidate, **more: float) -> None:
+        values = {"round": candidate.round, "attempt": candidate.attempt, "dreamt": candidate.dreamt, "awake": candidate.score, **more}
+        self.log.write(stage, len(self.candidates), {name: float(value) for name, value in values.items()})
         awake = f"{candidate.score:.1f} awake" if candidate.returns else "nobody judged it awake"
-        self.log.say(f"  round {number}, controller {attempt}: {candidate.dreamt:.1f} dreamt, {awake}")
+        self.log.say(f"  round {candidate.round}, {who}: {candidate.dreamt:.1f} dreamt, {awake}")
 
     def _search_explorer(self, number: int) -> None:
         """Evolve a controller that seeks what the model of the round before knows little of."""
@@ -292,8 +310,11 @@ class WorldModelsTrainer:
         """Take the pair that did best awake."""
         best = self._best()
         self.model = bundle.load(self._round(best.round) / "model", device=self.model.device)
-        self.agent = LinearController.load(self._round(best.round) / f"agent-{best.attempt}", self.spec)
+        self.agent = self._load(best)
         self.export()
+
+    def _load(self, candidate: Candidate) -> Any:
+        return load_agent(self._round(candidate.round) / f"agent-{candidate.attempt}", self.model)
 
     def export(self) -> None:
         """Write model/ and agent/ as they stand now."""
@@ -325,7 +346,6 @@ class WorldModelsTrainer:
             "model": self.model.state_dict(),
             "end_probability": self.model.defaults.end_probability,
             "starts": None if starts is None else dict(starts.items()),
-            "agent": self.agent.state_dict(),
             "learner": None if self.learner is None else self.learner.state_dict(),
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "fidelity": self.fidelity,
@@ -344,9 +364,10 @@ class WorldModelsTrainer:
         set_end_probability(self.model, content["end_probability"])
         if content["starts"] is not None:
             self.model.initial_states = self._start_bank(content["starts"])
-        self.agent.load_state_dict(content["agent"])
         self._saved_learner = content["learner"]
         self.candidates = [Candidate(**candidate) for candidate in content["candidates"]]
+        if self.candidates:
+            self.agent = self._load(self.candidates[-1])
         self.fidelity = content["fidelity"]
         if self.stage == len(self.stages):
             self._choose()

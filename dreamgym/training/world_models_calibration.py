@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamgym.data.encoded import padded_episodes
@@ -49,7 +50,7 @@ def draw_starts(model: WorldModel, codes: Replay, *, size: int, seed: int) -> St
     Codes are V's means, or samples where the model is awake on samples (`DreamDefaults.belief`).
     """
     rng = np.random.default_rng([seed, 17])
-    sampled = seed if model.defaults.belief == "sample" else None
+    sampled = _noise_seed(model, seed)
     order = rng.permutation(len(codes.episodes))
     first = codes.sample_windows(np.array([start for start, _ in codes.episodes])[order[: max(1, size * 3 // 4)]], 1)
     assert isinstance(first.obs, Tensor)
@@ -60,6 +61,37 @@ def draw_starts(model: WorldModel, codes: Replay, *, size: int, seed: int) -> St
     amid = filter_episode(model, rows, seed=sampled)[0].flatten()[alive[chosen]]
     is_first = torch.cat([torch.ones(len(first.index), dtype=torch.bool), torch.zeros(len(chosen), dtype=torch.bool)])
     return StartBank(state=type(begun).cat([begun, amid]).clone(), is_first=is_first.to(model.device))
+
+
+def draw_remembered(model: WorldModel, codes: Replay, agents: Collection[str], *, episodes: int, size: int, seed: int) -> StartBank:
+    """States [size] from anywhere in `episodes` lives but their ends, half of them from lives of policies named in `agents`.
+
+    Where there are only such lives, or none, all are from what there is; fewer where there are not as many. None counts as a first one.
+    """
+    rng = np.random.default_rng([seed, 19])
+    lived = np.array([policy in agents for policy in codes.policies])
+    kinds = [found for kind in (lived, ~lived) if len(found := np.flatnonzero(kind))]
+    kept: list[Any] = []
+    for found in kinds:
+        chosen = rng.permutation(found)[: -(-episodes // len(kinds))]
+        parts = np.array_split(chosen, -(-len(chosen) // _LIVING_EPISODES))
+        wanted = -(-size // (len(kinds) * len(parts)))
+        kept += [_living(model, codes, part, wanted, rng, seed) for part in parts]
+    state = type(kept[0]).cat(kept)[:size]
+    return StartBank(state=state, is_first=torch.zeros(len(state.items()[0][1]), dtype=torch.bool, device=model.device))
+
+
+def _living(model: WorldModel, codes: Replay, episodes: NDArray[np.int64], size: int, rng: np.random.Generator, seed: int) -> Any:
+    """At most `size` beliefs out of these episodes, in order, from rows that are not their last."""
+    rows = padded_episodes(codes, episodes).to(model.device)
+    alive = torch.nonzero((rows.valid & ~rows.is_last).flatten()).squeeze(-1)
+    chosen = torch.from_numpy(np.sort(rng.permutation(len(alive))[:size])).to(model.device)
+    return filter_episode(model, rows, seed=_noise_seed(model, seed))[0].flatten()[alive[chosen]].clone()
+
+
+def _noise_seed(model: WorldModel, seed: int) -> int | None:
+    """None where the model is awake on V's means."""
+    return seed if model.defaults.belief == "sample" else None
 
 
 # ---- the end ------------------------------------------------------------------------------------------------------------

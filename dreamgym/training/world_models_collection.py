@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.linear import LinearController
 from dreamgym.data import collection as collecting
 from dreamgym.data.collectors import Brownian, DrivingRandom, RandomNetwork, RowPolicy, StickyRandom
@@ -23,7 +24,9 @@ from dreamgym.training.world_models_awake import record_lives
 from dreamgym.training.world_models_config import EpisodeCollection, WorldModelsPreset
 from dreamgym.training.world_models_learners import held_out_batches
 
-__all__ = ["Lives", "random_policy_of"]
+__all__ = ["AGENTS", "Lives", "random_policy_of"]
+
+AGENTS = frozenset({LinearController.__name__, ActorCritic.__name__})  # who acts by the model, in the replay's words
 
 CHUNK = 100  # episodes between two checkpoints; part of what a seed means, so never to be changed lightly
 # A run has 10,000 seeds: one per chunk of pictures, one per chunk of codes, one per round of an agent's lives.
@@ -99,7 +102,7 @@ class Lives:
 
     def weights(self) -> Any:
         """How often each training episode is to be learned from, [N]: agents' ones more often."""
-        lived = np.array([policy == LinearController.__name__ for policy in self.codes.policies])
+        lived = np.array([policy in AGENTS for policy in self.codes.policies])
         return np.where(lived, self.preset.iterations.recent_weight, 1)
 
     def unseen_batches(self, episodes: int, device: Any) -> list[SequenceBatch]:

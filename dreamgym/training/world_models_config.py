@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dreamgym.agents.actor_critic import ActorCriticConfig
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import LinearControllerConfig
 from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.world_model import WorldModelConfig
 
 __all__ = [
+    "BehaviourTraining",
     "CodeTraining",
     "ControllerTraining",
     "Calibration",
@@ -168,10 +170,34 @@ class ControllerTraining:
             raise ValueError(f"temperature is {self.temperature}; expected at least 0.")
 
 
+def _remembering() -> ActorCriticConfig:
+    """Short dreams, deaths as the only signal: see docs/log.md."""
+    return ActorCriticConfig(units=64, horizon=15, discount=0.995, entropy=0.003, reward_scale=1.0, reinforce=1.0)
+
+
+@dataclass(frozen=True)
+class BehaviourTraining:
+    """An actor-critic beside C: not in the paper. REINFORCE in `updates` batches of `starts` short dreams each.
+
+    They begin anywhere in the lives that M has learned from, agents' and random ones as often: in `states` states out of `episodes` of
+    them. So no dream need be true for longer than the actor-critic's horizon, where C's are whole lives.
+    """
+
+    updates: int = 2500
+    starts: int = 256
+    states: int = 20_000
+    episodes: int = 500
+    config: ActorCriticConfig = field(default_factory=_remembering)
+
+    def __post_init__(self) -> None:
+        _at_least(self, updates=1, starts=1, states=1, episodes=2)
+
+
 @dataclass(frozen=True)
 class Iterations:
     """What follows the first C, `count` times: the best C lives `episodes` awake, M is refitted, C begins anew (specs/world-models.md 8).
 
+    Where there is an actor-critic too, half of the lives are its.
     In every second episode there are bursts of random actions: in each step one begins with probability burst_chance and lasts 1 to
     burst_steps steps. recent_weight is how many times an agent's episode is taken where a random one is taken once.
     curiosity above 0: half of the episodes are an explorer's, which `explorer_generations` of CMA-ES evolved in the dream before, where
@@ -217,6 +243,7 @@ class WorldModelsPreset:
     calibration: Calibration = field(default_factory=Calibration)
     evolution: CMAESConfig = field(default_factory=CMAESConfig)
     controller_training: ControllerTraining = field(default_factory=ControllerTraining)
+    behaviour_training: BehaviourTraining | None = None
     iterations: Iterations = field(default_factory=Iterations)
     bfloat16: bool = False
     start_states: int = 1024

@@ -18,6 +18,7 @@ from dreamgym.models.vae import VAEConfig
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.structs import DreamDefaults, Preprocess, Spec
 from dreamgym.training.world_models_config import (
+    BehaviourTraining,
     Calibration,
     CodeTraining,
     ControllerTraining,
@@ -186,6 +187,9 @@ def _fast(spec: Spec) -> WorldModelsPreset:
             judge_dreams=256,
             validation_episodes=100 if survival else 20,
         ),
+        behaviour_training=BehaviourTraining()
+        if survival
+        else None,  # what sees: C is blind where deaths are the only signal (docs/log.md)
         iterations=Iterations(count=2 if survival else 0),
         bfloat16=True,
         notes="World Models on two CPU cores in hours.",

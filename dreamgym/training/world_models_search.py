@@ -1,4 +1,4 @@
-"""C's searches: a controller is evolved in the dream, promised something there, and judged awake."""
+"""C's searches, and the actor-critic beside it: agents learn in the dream, are promised something there, and are judged awake."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.linear import LinearController
 from dreamgym.dreams.rollouts import DreamRollouts, RolloutResult
-from dreamgym.evaluation.returns import SEARCH_SEEDS_FROM, Returns
+from dreamgym.dreams.vector import DreamVectorEnv
+from dreamgym.evaluation.returns import SEARCH_SEEDS_FROM, Returns, evaluate
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import Spec
+from dreamgym.structs import Policy, Spec, StartBank
+from dreamgym.training.behaviour import learn_behaviour
 from dreamgym.training.evolve import Evaluator, EvolveResult, evolve
 from dreamgym.training.trainer import VALIDATION_SEEDS
 from dreamgym.training.world_models_awake import judge_awake
@@ -29,7 +32,7 @@ _DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use
 
 @dataclass
 class Candidate:
-    """A controller that was judged awake (offline: only in its dream), and where it lies."""
+    """An agent that was judged awake (offline: only in its dream), and where it lies. The actor-critic's attempt follows C's last."""
 
     round: int
     attempt: int
@@ -42,7 +45,7 @@ class Candidate:
 
 
 class Searches:
-    """Evolves controllers in a round's model, into rounds/<n>/ of the run's folder. build None: nobody is judged awake."""
+    """Makes agents in a round's model, into rounds/<n>/ of the run's folder. build None: nobody is judged awake."""
 
     def __init__(
         self,
@@ -62,11 +65,20 @@ class Searches:
         agent = LinearController(self.spec, model.core.feature_size, self.preset.controller)
         judge = self._centre_awake(model, agent) if self.build is not None and settings.judge_awake else None
         found = self._evolve(model, agent, number, str(attempt), settings.generations, attempt, judge=judge)
-        dreamt = self._dreamt(model, agent)
-        returns: tuple[float, ...] = ()
-        if self.build is not None:
-            returns = self._awake(model, agent, settings.validation_episodes, VALIDATION_SEEDS + 10_000 * self.seed).returns
-        return agent, found, Candidate(number, attempt, list(returns), dreamt)
+        return agent, found, Candidate(number, attempt, self._validated(model, agent), self._dreamt(model, agent))
+
+    def actor_critic(self, model: WorldModel, bank: StartBank, number: int) -> tuple[ActorCritic, Candidate]:
+        """Learn an actor-critic from short dreams that begin in `bank`, and judge it."""
+        settings, attempt = self.preset.behaviour_training, self.preset.controller_training.attempts
+        assert settings is not None
+        seed = 1000 * self.seed + 100 * number + attempt
+        options: dict[str, Any] = {"updates": settings.updates, "starts": settings.starts, "bank": bank, "progress": self.progress}
+        agent = learn_behaviour(model, settings.config, seed=seed, **options)
+        agent.save(self.folder / str(number) / f"agent-{attempt}")
+        dreams, training = self.preset.controller_training.judge_dreams, self.preset.controller_training
+        options = {"obs_type": "latent", "temperature": training.temperature, "dropout": training.dropout}
+        dreamt = evaluate(agent, DreamVectorEnv(model, dreams, **options), seeds=range(dreams)).mean  # type: ignore[arg-type]
+        return agent, Candidate(number, attempt, self._validated(model, agent), dreamt)
 
     def explorer(self, model: WorldModel, number: int) -> tuple[LinearController, dict[str, float]]:
         """Evolve a controller that seeks what the model knows little of; the second are numbers for the log."""
@@ -127,6 +139,13 @@ class Searches:
 
         return judge
 
-    def _awake(self, model: WorldModel, agent: LinearController, episodes: int, first_seed: int) -> Returns:
+    def _validated(self, model: WorldModel, agent: Policy) -> list[float]:
+        """Returns awake on seeds that choose; none where nobody is judged awake."""
+        if self.build is None:
+            return []
+        episodes = self.preset.controller_training.validation_episodes
+        return list(self._awake(model, agent, episodes, VALIDATION_SEEDS + 10_000 * self.seed).returns)
+
+    def _awake(self, model: WorldModel, agent: Policy, episodes: int, first_seed: int) -> Returns:
         assert self.build is not None
         return judge_awake(agent, model, self.build, seeds=range(first_seed, first_seed + episodes))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from dreamgym.agents.actor_critic import ActorCriticConfig
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.models.encoders import CodeStatsConfig
 from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward
@@ -21,6 +22,7 @@ from dreamgym.structs import Spec
 from dreamgym.training import world_models as stages
 from dreamgym.training.loop import Run, fit
 from dreamgym.training.world_models_config import (
+    BehaviourTraining,
     Calibration,
     CodeTraining,
     ControllerTraining,
@@ -71,7 +73,7 @@ SPEC = Spec(FALL, Fall.observation_space, Fall.action_space, max_episode_steps=3
 
 
 def tiny(**changes: object) -> WorldModelsPreset:
-    """Every stage: two searches a round, one iteration."""
+    """Every stage: two searches and an actor-critic a round, one iteration."""
     base = world_models_preset("world-models-fast", SPEC)
     preset = replace(
         base,
@@ -97,6 +99,9 @@ def tiny(**changes: object) -> WorldModelsPreset:
         evolution=CMAESConfig(population=4),
         controller_training=ControllerTraining(
             generations=3, rollouts=2, attempts=2, evaluate_every=2, judge_dreams=4, validation_episodes=3
+        ),
+        behaviour_training=BehaviourTraining(
+            updates=2, starts=4, states=12, episodes=4, config=ActorCriticConfig(units=8, horizon=3, reinforce=1.0)
         ),
         iterations=Iterations(count=1, episodes=4, burst_chance=0.3, burst_steps=3, memory_steps=4),
         start_states=16,

@@ -152,7 +152,7 @@ def test_v_changes_with_the_iteration_and_all_codes_with_it(wandered):
     codes = Replay(encoded_spec(SPEC, 6), wandered.folder / "replay" / "codes")
     held_out = Replay(encoded_spec(SPEC, 6), wandered.folder / "replay" / "held_out")
     assert len(codes.episodes) + len(held_out.episodes) == len(pixels.episodes)
-    assert pixels.policies.count("LinearController") == 4
+    assert sum(policy in collection.AGENTS for policy in pixels.policies) == 4
     valid = np.array(codes.column("valid"))[: codes.episodes[0][1]]
     expected = encoder_of(models[1], bfloat16=False)(pixels.obs_rows(np.arange(len(valid))))
     assert np.allclose(np.array(codes.column("obs"))[: len(valid)][valid], expected[valid], atol=2e-3)
@@ -161,7 +161,7 @@ def test_v_changes_with_the_iteration_and_all_codes_with_it(wandered):
 def test_agents_episodes_are_weighted_after_everything_is_encoded_anew(wandered):
     codes = Replay(encoded_spec(SPEC, 6), wandered.folder / "replay" / "codes")
     lives = collection.Lives(SPEC, wandering(), wandered.folder / "replay", codes=6, seed=0, env=None, build=None)
-    lived = [policy == "LinearController" for policy in codes.policies]
+    lived = [policy in collection.AGENTS for policy in codes.policies]
     assert lives.weights().tolist() == [3 if mine else 1 for mine in lived] and any(lived) and not all(lived)
 
 
