@@ -183,9 +183,9 @@ class BehaviourTraining:
     them. So no dream need be true for longer than the actor-critic's horizon, where C's are whole lives.
     """
 
-    updates: int = 2500
+    updates: int = 6000
     starts: int = 256
-    states: int = 20_000
+    states: int = 30_000
     episodes: int = 500
     config: ActorCriticConfig = field(default_factory=_remembering)
 
