@@ -35,7 +35,7 @@ Recipe: TypeAlias = "Preset | OnlinePreset | WorldModelsPreset"
 class Run:
     """What fit leaves behind: the model and agent, the numbers, and the folder that holds them all.
 
-    agent is an ActorCritic on the model's features, a LinearController on them ("world-models") or a planner on its states ("planet");
+    agent is an ActorCritic or ("world-models") a LinearController on the model's features, or a planner on its states ("planet");
     `dreamgym.agents.BeliefPolicy` lets any of them act awake. Where the preset validates awake and keeps the best, they are that pair;
     otherwise the last ones.
     """
