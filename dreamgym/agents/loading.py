@@ -10,7 +10,7 @@ from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.agent_files import AGENT, read_kind
 from dreamgym.agents.linear import LinearController
 from dreamgym.agents.planning import Planner, load_planner
-from dreamgym.formats.files import FileSet
+from dreamgym.formats.files import FileSet, lies_at
 
 __all__ = ["load_agent"]
 
@@ -44,7 +44,7 @@ def load_agent(
 
 
 def _names_repository(text: str) -> bool:
-    if text.startswith(("./", "../", "~", "/")) or Path(text, AGENT).is_file():
+    if text.startswith(("./", "../", "~", "/")) or lies_at(Path(text, AGENT)):
         return False
     try:
         importlib.import_module(f"{_HUB}.repository").parse_repo(text)

@@ -25,7 +25,7 @@ from dreamgym.data.minari_spaces import MAX_JSON, as_seen, dumps, parse_space, s
 from dreamgym.data.replay import Replay, all_or_none
 from dreamgym.errors import InvalidDataError, InvalidModelError, data_errors, require
 from dreamgym.formats.codec import decode_at, encode
-from dreamgym.formats.files import FileSet
+from dreamgym.formats.files import FileSet, lies_at
 from dreamgym.formats.strict_json import Place, escape, loads, quote
 from dreamgym.structs import Observation, Spec, map_obs
 
@@ -224,7 +224,7 @@ def _data_folder(dataset: str | os.PathLike[str]) -> Path:
     if isinstance(dataset, str) and not dataset.startswith(("./", "../", "~")) and not Path(dataset).is_absolute():
         return _of_id(dataset)
     folder = Path(dataset).expanduser()
-    return folder if (folder / _METADATA).exists() else folder / "data"
+    return folder if lies_at(folder / _METADATA) else folder / "data"
 
 
 def _of_id(dataset_id: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats.strict_json import escape
 
-__all__ = ["FileSet", "Fingerprint", "found_pickles", "read_regular", "replace_files", "sha256"]
+__all__ = ["FileSet", "Fingerprint", "found_pickles", "lies_at", "read_regular", "replace_files", "sha256"]
 
 _MAX_SIZE = 2 * 1024**3
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
@@ -24,6 +24,14 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLO
 def sha256(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
+
+
+def lies_at(path: Path) -> bool:
+    """Whether something is there; nothing is where a stranger's text is no path (too long, or with a NUL byte)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class FileSet:
         return self.folder / name if self.paths is None else self.paths.get(name, self.folder / name)
 
     def _absence(self, name: str) -> str:
-        if self.paths is None and not self.folder.exists():
+        if self.paths is None and not lies_at(self.folder):
             return f"{self.shown}: no such folder; expected a saved dreamgym {self.what}"
         if self.paths is None and not self.folder.is_dir():
             return f"{self.shown}: not a folder; expected a saved dreamgym {self.what}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.formats import modules, weights
-from dreamgym.formats.files import FileSet, Fingerprint, read_regular, replace_files, sha256
+from dreamgym.formats.files import FileSet, Fingerprint, lies_at, read_regular, replace_files, sha256
 from dreamgym.formats.strict_json import MAX_BYTES, Place, escape, loads, quote
 from dreamgym.hub.client import Access, Repo, Snapshot, parse_repo
 from dreamgym.hub.config import CONFIG, MAX_FILE, STARTS, WEIGHTS, BundleConfig, read_config, write_config
@@ -181,7 +181,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> str | 
     folder = Path(model).expanduser()
     if not isinstance(model, str) or model.startswith(("./", "../", "~")) or folder.is_absolute():
         return folder
-    if model != "" and _exists(folder / CONFIG):  # "" would be the working folder
+    if model != "" and lies_at(folder / CONFIG):  # "" would be the working folder
         _warn_of_repository(model)
         return folder
     name = model.removeprefix(_BUNDLED)
@@ -202,13 +202,6 @@ def _warn_of_repository(name: str) -> None:
         return
     hint = f"write ./{name} for the folder, or {name}@main for the repository"
     warnings.warn(f"the folder {name} is loaded, not the repository of that name on the Hub; {hint}", stacklevel=3)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long, or a NUL byte
-        return False
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from dreamgym.agents.agent_files import AGENT, MAX_FILE, AgentDescription, read_description
 from dreamgym.errors import InvalidModelError, ModelLoadError, ModelNotFoundError
 from dreamgym.formats.codec import tag_of
-from dreamgym.formats.files import FileSet
+from dreamgym.formats.files import FileSet, lies_at
 from dreamgym.formats.strict_json import MAX_BYTES, escape
 from dreamgym.hub import bundle
 from dreamgym.hub.card_failures import known_failures, unmeasured
@@ -35,14 +35,14 @@ def describe(name: str | os.PathLike[str], *, revision: str | None = None, acces
     if folder is None:
         raise ModelNotFoundError(f"'{found}' did not come with this installation.")
     files = FileSet.of(folder.expanduser())
-    if (folder / AGENT).is_file() and not (folder / CONFIG).is_file():
+    if lies_at(folder / AGENT) and not lies_at(folder / CONFIG):
         return _of_agent(read_description(folder), files, files.shown)
     return _of_model(read_config(files), files, files.shown)
 
 
 def _agent_folder(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """A folder that holds an agent is one even where its name could be a repository's."""
-    return Path(name) if name and isinstance(name, str) and Path(name, AGENT).is_file() else name
+    return Path(name) if name and isinstance(name, str) and lies_at(Path(name, AGENT)) else name
 
 
 def _describe_repository(repo: Repo, access: Access) -> str:

@@ -7,15 +7,19 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import dreamgym.formats.files as files
+from dreamgym.agents.loading import load_agent
+from dreamgym.data.minari import from_minari
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.evaluation.fidelity import write_fidelity
 from dreamgym.hub import bundle
+from dreamgym.hub.info import describe
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 
@@ -218,3 +222,12 @@ def test_config_json_is_small_enough_to_read_and_says_its_format(tmp_path: Path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["format"], config["format_version"]) == ("dreamgym-world-model", 3)
     assert config["model"]["core"]["type"] == "rssm" and config["model"]["encoder"]["type"] == "vae"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "./" + "x" * 300, "a\0b", "user/" + "r" * 300], ids=lambda name: name[:6])
+def test_names_that_are_no_paths_are_refused_in_our_words(name):
+    doors = [describe, from_minari, WorldModel.from_pretrained, lambda name: WorldModel.from_pretrained(Path(name))]
+    doors += [partial(load_agent, model=toys.ensemble()), lambda name: load_agent(Path(name), toys.ensemble())]
+    for door in doors:
+        with pytest.raises((ValueError, ModelNotFoundError)):
+            door(name)
