@@ -12,8 +12,9 @@ from dreamgym.agents.linear import LinearController
 from dreamgym.agents.planning import Planner, load_planner
 from dreamgym.formats.files import FileSet, lies_at
 
-__all__ = ["load_agent"]
+__all__ = ["AGENT_FOLDER", "load_agent"]
 
+AGENT_FOLDER = "agent"  # of a bundled model that came with one
 _HUB = "dreamgym.hub"  # a name, not an import: agents lie below the hub
 
 Agent = ActorCritic | LinearController | Planner
@@ -28,15 +29,15 @@ def load_agent(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Agent:
-    """The agent that `fit` or `save` wrote beside `model`, or that was pushed to the Hub as "user/repo" (or "user/repo@revision").
+    """The agent that `fit` or `save` wrote beside `model`, one that came with a bundled model, or one pushed to the Hub as "user/repo".
 
-    A str of that form means the Hub unless a folder of that name holds an agent.json; the other arguments are as for
-    WorldModel.from_pretrained. An ActorCritic and a LinearController read the model's features and have `predict`; a planner reads its
-    states. BeliefPolicy takes any of them.
+    A str means, in this order, a folder that holds an agent.json, the agent of the bundled model of that name ("DoomTakeCover"), a
+    repository ("user/repo" or "user/repo@revision"); the other arguments are as for WorldModel.from_pretrained. An ActorCritic and a
+    LinearController read the model's features and have `predict`; a planner reads its states. BeliefPolicy takes any of them.
     Raises ModelNotFoundError, IncompatibleModelError or InvalidModelError; for the Hub also ModelAccessError and HubUnreachableError.
     """
     if revision is None and (not isinstance(folder, str) or not _names_repository(folder)):
-        return _open(FileSet.of(Path(folder).expanduser(), "agent"), model)
+        return _open(FileSet.of(_bundled(folder) or Path(folder).expanduser(), "agent"), model)
     client, sharing = importlib.import_module(f"{_HUB}.client"), importlib.import_module(f"{_HUB}.sharing")
     access = client.Access(token, cache_dir, local_files_only)
     agent: Agent = sharing.pull_agent(client.parse_repo(str(folder), revision), access, lambda files: _open(files, model))
@@ -51,6 +52,14 @@ def _names_repository(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _bundled(name: str | Path) -> Path | None:
+    """Where the agent of a bundled model lies, unless there is a folder of that name with another one."""
+    if not isinstance(name, str) or lies_at(Path(name, AGENT)):
+        return None
+    folder = importlib.import_module(f"{_HUB}.bundle").bundled_folder(name)
+    return folder / AGENT_FOLDER if folder is not None and lies_at(folder / AGENT_FOLDER) else None
 
 
 def _open(files: FileSet, model: Any) -> Agent:

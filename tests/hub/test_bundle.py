@@ -10,10 +10,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import dreamgym.formats.files as files
+from dreamgym.agents.linear import LinearController
 from dreamgym.agents.loading import load_agent
 from dreamgym.data.minari import from_minari
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
@@ -231,3 +233,18 @@ def test_names_that_are_no_paths_are_refused_in_our_words(name):
     for door in doors:
         with pytest.raises((ValueError, ModelNotFoundError)):
             door(name)
+
+
+def test_the_agent_of_a_bundled_model_goes_by_its_name(tmp_path, monkeypatch):
+    model, shipped = toys.ensemble(), tmp_path / "pretrained"
+    bundle.save(model, shipped / "Toy")
+    monkeypatch.setattr(bundle, "_PRETRAINED", shipped)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="Toy"):
+        load_agent("Toy", model)
+    first, second = (LinearController(model.spec, model.core.feature_size) for _ in range(2))
+    second.vector = np.ones_like(second.vector)
+    first.save(shipped / "Toy" / "agent")
+    assert np.array_equal(load_agent("Toy", model).vector, first.vector)
+    second.save(tmp_path / "Toy")
+    assert np.array_equal(load_agent("Toy", model).vector, second.vector)  # a folder here goes first
