@@ -29,7 +29,7 @@ from dreamgym.training.checkpoints import check_finite, read_checkpoint, write_c
 from dreamgym.training.experience import check_dataset, provenance
 from dreamgym.training.learners import Randomness, seeded
 from dreamgym.training.logger import MetricsLog
-from dreamgym.training.world_models_calibration import calibrate_threshold, draw_remembered, draw_starts, set_end_probability
+from dreamgym.training.world_models_calibration import calibrate_lives, draw_remembered, draw_starts, set_defaults
 from dreamgym.training.world_models_collection import AGENTS, Lives
 from dreamgym.training.world_models_config import WorldModelsPreset
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
@@ -255,18 +255,19 @@ class WorldModelsTrainer:
             self.log.write("calibrate", number, {f"end_{name}": float(value) for name, value in values.items()})
         self.model.initial_states = draw_starts(self.model, self.lives.codes, size=self.preset.start_states, seed=self.seed)
         if settings.threshold and self.awake:
-            self._calibrate_threshold(number)
+            self._calibrate_lives(number)
         source = provenance(self.spec, self.preset.name, self.seed, self.lives.pixels, round=number)
         bundle.save(self.model, self._round(number) / "model", source=source)
 
-    def _calibrate_threshold(self, number: int) -> None:
-        """End dreams where blind policies then live as long as they do awake, and see how long they do."""
+    def _calibrate_lives(self, number: int) -> None:
+        """Have blind policies live as long as they do awake, and see how long they do."""
         seed = CALIBRATION_SEEDS + 500 * self.seed
-        found, checked = calibrate_threshold(self.model, self.preset.calibration, self.build, self.folder / "blind.json", seed=seed)
+        found, checked = calibrate_lives(self.model, self.preset.calibration, self.build, self.folder / "blind.json", seed=seed)
         self.fidelity[str(number)] = json.loads(json.dumps(checked.to_json()))
         searched = {} if found is None else {"end_probability": found.end_probability, "searched_log_ratio": found.log_ratio}
         numbers: dict[str, float | None] = {
             **searched,
+            "temperature": self.model.defaults.temperature,
             "rank_correlation": checked.rank_correlation,
             "log_length_ratio": checked.log_length_ratio,
         }
@@ -345,6 +346,7 @@ class WorldModelsTrainer:
             "log_lines": len(self.log),
             "model": self.model.state_dict(),
             "end_probability": self.model.defaults.end_probability,
+            "temperature": self.model.defaults.temperature,
             "starts": None if starts is None else dict(starts.items()),
             "learner": None if self.learner is None else self.learner.state_dict(),
             "candidates": [asdict(candidate) for candidate in self.candidates],
@@ -361,7 +363,7 @@ class WorldModelsTrainer:
                 replay.keep(episodes)
         self.log.rewind(content["log_lines"])
         self.model.load_state_dict(content["model"])
-        set_end_probability(self.model, content["end_probability"])
+        set_defaults(self.model, end_probability=content["end_probability"], temperature=content["temperature"])
         if content["starts"] is not None:
             self.model.initial_states = self._start_bank(content["starts"])
         self._saved_learner = content["learner"]

@@ -32,11 +32,12 @@ from dreamgym.training.world_models_config import Calibration
 __all__ = [
     "EndSearch",
     "blind_policies",
-    "calibrate_threshold",
+    "calibrate_lives",
+    "draw_remembered",
     "draw_starts",
     "lengths_at",
     "search_end",
-    "set_end_probability",
+    "set_defaults",
 ]
 
 _THRESHOLDS = torch.sigmoid(torch.linspace(-6.0, 3.0, 91))  # 0.0025 to 0.95
@@ -109,13 +110,13 @@ def blind_policies(spec: Spec, settings: Calibration, *, seed: int = 0) -> dict[
     return {**constant_policies(space), **sweep_policies(space, settings.periods, pairs), "random": random_policy(space, seed)}
 
 
-def calibrate_threshold(
+def calibrate_lives(
     model: Any, settings: Calibration, build: Callable[[], gym.Env[Any, Any]], measured: Path, *, seed: int
 ) -> tuple[EndSearch | None, FixedPolicyFidelity]:
-    """Set where dreams end by the lives of blind policies; returns the search, and those policies' lives in dreams that end there.
+    """Let blind policies live in the dream as long as awake; returns the search for the end, and their lives in dreams as they are then.
 
-    Dreams that end by chance have no threshold: nothing is searched there, and only the lives are compared. What they live awake is read
-    from the file `measured`, or else found out and written there.
+    Dreams that end at a threshold are given one. Dreams that end by chance have none, but a temperature: of those in the settings the one
+    at which the lives come closest. What the policies live awake is read from the file `measured`, or else found out and written there.
     """
     policies = blind_policies(model.spec, settings)
     if not measured.exists():
@@ -123,11 +124,28 @@ def calibrate_threshold(
         lived = fixed_policy_fidelity(model, env_fn, policies, settings.real_episodes, seed).real
         measured.write_text(json.dumps({name: returns.to_json() for name, returns in lived.items()}) + "\n", encoding="utf-8")
     real = {name: Returns.from_json(saved) for name, saved in json.loads(measured.read_text(encoding="utf-8")).items()}
-    found = None
+
+    def checked() -> FixedPolicyFidelity:
+        return fixed_policy_fidelity(model, None, policies, settings.dream_episodes, seed, real=real)
+
     if model.defaults.termination == "threshold":
         found = search_end(model, real, policies, dreams=settings.dream_episodes, seed=seed)
-        set_end_probability(model, found.end_probability)
-    return found, fixed_policy_fidelity(model, None, policies, settings.dream_episodes, seed, real=real)
+        set_defaults(model, end_probability=found.end_probability)
+        return found, checked()
+    tried = {}
+    for temperature in settings.temperatures:
+        set_defaults(model, temperature=temperature)
+        tried[temperature] = checked()
+    if not tried:
+        return None, checked()
+    best = min(tried, key=lambda temperature: _distance(tried[temperature]))
+    set_defaults(model, temperature=best)
+    return None, tried[best]
+
+
+def _distance(checked: FixedPolicyFidelity) -> float:
+    """Of the lives in the dream from those awake; none can be told where nobody ever dies."""
+    return math.inf if checked.log_length_ratio is None else checked.log_length_ratio
 
 
 @dataclass(frozen=True)
@@ -183,6 +201,6 @@ def _end_chances(model: Any, policies: Sequence[OpenLoopPolicy], *, dreams: int,
     return torch.stack(chances, -1).unflatten(0, (len(policies), dreams))
 
 
-def set_end_probability(model: WorldModel, end_probability: float) -> None:
-    """Change where the model's dreams end by default."""
-    model.config = replace(model.config, defaults=replace(model.defaults, end_probability=end_probability))
+def set_defaults(model: WorldModel, **changes: Any) -> None:
+    """Change how the model is dreamt by default: fields of its DreamDefaults."""
+    model.config = replace(model.config, defaults=replace(model.defaults, **changes))

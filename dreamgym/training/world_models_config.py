@@ -125,7 +125,8 @@ class Calibration:
 
     threshold then searches the end probability above which dreams end, such that the lengths of blind policies in the dream are those
     in the real environment (r.m.s. log ratio over all of them): the check that noticed a badly calibrated end where random dreams'
-    lengths did not (prototypes/takecover.md). A model whose dreams end by chance has no threshold: there it is a check only. Blind are
+    lengths did not (prototypes/takecover.md). A model whose dreams end by chance has no threshold: there the best of `temperatures`
+    becomes the model's own, or it is a check only. Blind are
     constants, sweeps between two actions (classes `sweep`; None: the first and the last, or both ends of a Box's first dimension)
     reversed every `periods` steps, and random actions. Each is played real_episodes times awake, once per run, and dream_episodes times
     asleep.
@@ -133,6 +134,7 @@ class Calibration:
 
     logistic: bool = True
     threshold: bool = True
+    temperatures: tuple[float, ...] = ()
     periods: tuple[int, ...] = (4, 8, 16, 28, 32, 40, 64)
     sweep: tuple[int, int] | None = None
     real_episodes: int = 48
@@ -142,6 +144,8 @@ class Calibration:
         _at_least(self, real_episodes=1, dream_episodes=1)
         if min(self.periods, default=1) < 1:
             raise ValueError(f"periods is {self.periods}; expected numbers of steps, at least 1.")
+        if not min(self.temperatures, default=0.0) >= 0.0:
+            raise ValueError(f"temperatures is {self.temperatures}; expected numbers of at least 0.")
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,9 @@ def _fast(spec: Spec) -> WorldModelsPreset:
             overshooting=MixtureOvershooting(steps=16, starts=320) if survival else None,  # without, ends fade in dreams (docs/log.md)
             overshooting_share=0.3,
         ),
-        calibration=Calibration(logistic=True, threshold=survival, sweep=(1, 2) if survival else None),
+        calibration=Calibration(
+            logistic=True, threshold=survival, temperatures=(1.0, 1.1, 1.2) if survival else (), sweep=(1, 2) if survival else None
+        ),
         # Prototype: 32 x 8 is as good per result as 64 x 16 and four times cheaper. TPA: what cma itself takes for so many parameters.
         evolution=CMAESConfig(population=32, sigma=0.1, step_size="tpa"),
         controller_training=ControllerTraining(

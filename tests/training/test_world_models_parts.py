@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from dreamgym.evaluation.returns import Returns
 from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import Prediction, Preprocess, Spec
+from dreamgym.training import world_models_calibration as calibration
 from dreamgym.training.learners import Randomness
 from dreamgym.training.loop import fit
 from dreamgym.training.world_models_awake import judge_awake, record_lives
 from dreamgym.training.world_models_calibration import blind_policies, lengths_at, search_end
+from dreamgym.training.world_models_collection import AGENTS
 from dreamgym.training.world_models_config import Calibration, EpisodeCollection, Iterations, MemoryTraining
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, memory_rate, training_rows
 from dreamgym.training.world_models_presets import world_models_preprocess, world_models_preset
@@ -266,6 +269,46 @@ def test_the_search_finds_where_dreams_live_as_long_as_awake():
     found = search_end(world, real, policies, dreams=3, seed=0)
     assert 0.5 <= found.end_probability < 0.55
     assert found.log_ratio == pytest.approx(0.0)
+
+
+def test_dreams_that_end_by_chance_get_the_temperature_at_which_lives_come_closest(model, tmp_path, monkeypatch):
+    distances = {0.5: None, 1.0: 0.3, 1.2: 0.1, 1.5: 0.2}  # None: nobody died
+
+    def lived(model, *args, real=None, **kwargs):
+        return SimpleNamespace(real={}, log_length_ratio=distances[model.defaults.temperature])
+
+    monkeypatch.setattr(calibration, "fixed_policy_fidelity", lived)
+    model = fresh(model)
+    calibration.set_defaults(model, termination="sample")
+    settings = Calibration(temperatures=tuple(distances))
+    found, checked = calibration.calibrate_lives(model, settings, Fall, tmp_path / "blind.json", seed=0)
+    assert found is None and checked.log_length_ratio == 0.1 and model.defaults.temperature == 1.2
+    calibration.calibrate_lives(model, Calibration(), Fall, tmp_path / "blind.json", seed=0)
+    assert model.defaults.temperature == 1.2
+
+
+def test_remembered_states_are_any_but_the_last_of_a_life(model, codes):
+    everything = calibration.draw_remembered(model, codes, (), episodes=100, size=10_000, seed=0)
+    assert len(everything.is_first) == len(codes) - len(codes.episodes)
+    assert not everything.is_first.any()
+    few, again = (calibration.draw_remembered(model, codes, (), episodes=100, size=9, seed=0) for _ in range(2))
+    assert len(few.is_first) == 9 and torch.equal(few.state.stoch, again.state.stoch)
+
+
+def test_half_of_the_remembered_states_are_of_agents_lives(model, monkeypatch):
+    drawn = []
+    policies = ["StickyRandom"] * 300 + ["ActorCritic"] * 4 + ["LinearController"] * 4
+
+    def living(model, codes, episodes, size, rng, seed):
+        drawn.append((episodes.tolist(), size))
+        return model.initial(size)
+
+    monkeypatch.setattr(calibration, "_living", living)
+    bank = calibration.draw_remembered(model, SimpleNamespace(policies=policies), AGENTS, episodes=400, size=100, seed=0)
+    assert len(bank.is_first) == 100
+    assert sorted(drawn[0][0]) == list(range(300, 308)) and drawn[0][1] == 50
+    others = [episode for episodes, _ in drawn[1:] for episode in episodes]
+    assert len(set(others)) == 200 and max(others) < 300 and sum(size for _, size in drawn[1:]) >= 50
 
 
 def test_blind_policies_sweep_between_the_two_classes_that_are_named():
