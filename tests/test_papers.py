@@ -180,6 +180,7 @@ def settings(preset: OnlinePreset, spec: Spec) -> dict[str, str]:
     else:
         searched = (agent.horizon, agent.iterations, agent.candidates, agent.elites)
         found["planner: horizon, iterations, candidates, elites"] = ", ".join(map(str, searched))
+        found["planner: noise of a candidate's future"] = {"own": "sampled", "mean": "the mean"}[agent.futures]
     kl, steps = preset.model.objective.kl, (preset.model_optimiser, preset.actor_optimiser, preset.critic_optimiser)
     per = "episode" if training.train_every == 0 else f"{training.train_every} agent steps"
     found |= {
@@ -218,6 +219,7 @@ PLANET = {  # planet/scripts/configs.py and the paper's appendix
     "reward head": "3 x 300 relu",
     "continue head": "none",
     "planner: horizon, iterations, candidates, elites": "12, 10, 1000, 100",
+    "planner: noise of a candidate's future": "sampled",
     "KL scales (prior, posterior); free nats": "1, 1; 3 per row",
     "optimiser, rates": "adam, 1e-3",
     "batch": "50 x 50",
