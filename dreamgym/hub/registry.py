@@ -26,8 +26,8 @@ class Row:
 ROWS = {
     "CarRacing": Row("dreamgym/dream-car-racing", "848edabdc613ce81607cbcdc7cd7222f4ee103c8149c6f56411285dc71035e69"),
     "CartPole": Row("dreamgym/dream-cart-pole", "1a999db006155d1a41fe79f105c8cb42e084d9da6c4414dbbe3c3ca258af8272"),
-    "CartPoleBalance": Row("dreamgym/dream-cart-pole-balance", "9446733bb3af7f62c90f8d531c081e48126d7ed34978064f7ea69ed29f3fe86b"),
-    "CartPoleSwingup": Row("dreamgym/dream-cart-pole-swingup", "123f70bc44e1f9d8de0a379143ebde725c0e0149c343489f1e81bb4e5fe91d87"),
+    "CartPoleBalance": Row("dreamgym/dream-cart-pole-balance", "77b002eba4055ad79f387d7bc21bb0022704eb345fa8fb2b0a8847bada11eb91"),
+    "CartPoleSwingup": Row("dreamgym/dream-cart-pole-swingup", "c936bcb5b23cea235ac4cfb1a6a254324972976ba786ebcf9e17379dc07df604"),
     "Pendulum": Row("dreamgym/dream-pendulum", "422c9292a18fb1e4d7e11f251f7f1e451c6322277954ba0c87f36311949957b5"),
 }
 
