@@ -239,6 +239,7 @@ class DMControlEnv(gym.Env[Any, Any]):
             )
         if size not in self._cameras:  # one camera for all frames is 2.3 times faster than physics.render, which builds one for each
             engine = importlib.import_module("dm_control.mujoco.engine")
+            _awaken_display()
             self._cameras[size] = engine.Camera(self._world().physics, *size, camera_id=self._camera)
         return np.ascontiguousarray(self._cameras[size].render())
 
@@ -295,3 +296,10 @@ def _load(domain: str, task: str) -> Any:
         return suite.load(domain, task, task_kwargs={"random": 0, "time_limit": float("inf")})
     except AttributeError as error:  # dm_control 1.0.50 with mujoco 4: no attribute 'flex_vertedge'; pip lets them meet
         raise MissingDependencyError(f'dm_control does not fit the mujoco installed ({error}): pip install "mujoco>=3.17,<4"') from error
+
+
+def _awaken_display() -> None:
+    """Initialise EGL once more: where there is no screen, a pygame window that closes ends it for the whole process."""
+    renderer = sys.modules.get("dm_control._render.pyopengl.egl_renderer")
+    if renderer is not None:
+        renderer.EGL.eglInitialize(renderer.EGL_DISPLAY, None, None)  # changes nothing where it is awake

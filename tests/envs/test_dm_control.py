@@ -301,3 +301,26 @@ def test_planets_repeats_hold_for_every_variant_and_dreamers_for_the_rest():
     assert planet_action_repeat("dm_control/cartpole-swingup_sparse-v0") == 2
     assert all(gym.spec(f"dm_control/{task}-v0") for task in PLANET_ACTION_REPEAT)
     assert default_preprocess(PIXELS).action_repeat == 2
+
+
+WINDOW_BETWEEN = """
+import pygame
+from dreamgym.envs import make_env
+for _ in range(2):
+    env = make_env("dm_control/cartpole-swingup-pixels-v0")
+    print(env.reset(seed=0)[0].mean() > 0)
+    env.close()
+    pygame.display.init()
+    pygame.display.set_mode((64, 64))
+    pygame.display.flip()
+    pygame.quit()
+"""
+
+
+@can_draw
+def test_a_window_that_was_closed_does_not_end_drawing():
+    """Where there is no screen SDL draws its windows with EGL, and ends EGL with them."""
+    pytest.importorskip("pygame")
+    env = {**os.environ, "SDL_VIDEODRIVER": "offscreen"}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WINDOW_BETWEEN], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr[-2000:]
