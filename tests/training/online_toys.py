@@ -12,12 +12,13 @@ from gymnasium import spaces
 
 from dreamgym.agents import recipes
 from dreamgym.agents.actor_critic import ActorCriticConfig
+from dreamgym.agents.critics import SlowCopy
 from dreamgym.agents.planning import CEMConfig
 from dreamgym.models.dreamer_heads import DreamerHeadsConfig
 from dreamgym.models.latents import CategoricalLatent, GaussianLatent
 from dreamgym.models.objectives import DreamerObjective
 from dreamgym.models.observations import ObservationDecoderConfig, ObservationEncoderConfig
-from dreamgym.models.rssm import RSSMConfig
+from dreamgym.models.rssm import LayerNormGRUConfig, RSSMConfig
 from dreamgym.models.world_model import WorldModelConfig
 from dreamgym.nn.convolutions import ConvConfig
 from dreamgym.nn.networks import MLPConfig
@@ -139,6 +140,14 @@ def tiny_preset(training: OnlineTraining = TRAINING, **changes: Any) -> OnlinePr
 def tiny_planet(training: OnlineTraining = TRAINING) -> OnlinePreset:
     planner = CEMConfig(horizon=3, iterations=2, candidates=8, elites=3)
     return tiny_preset(replace(training, train_every=0, pretrain=0, belief_sample=True), agent=planner)
+
+
+def tiny_v2(training: OnlineTraining = TRAINING) -> OnlinePreset:
+    """Classes in a layer-norm memory, and a critic's copy whose age must survive a checkpoint."""
+    preset = tiny_preset(replace(training, belief_sample=True), model=tiny_model(CategoricalLatent(variables=2, classes=3)))
+    model = replace(preset.model, core=replace(preset.model.core, cell=LayerNormGRUConfig()))
+    agent = replace(recipes.dreamer_v2(units=8), horizon=4, slow_critic=SlowCopy(every=7))
+    return replace(preset, model=model, agent=agent, model_optimiser=OptimiserConfig(learning_rate=1e-3, weight_decay=1e-6))
 
 
 def tiny_v3(training: OnlineTraining = TRAINING) -> OnlinePreset:

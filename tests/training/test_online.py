@@ -25,11 +25,12 @@ from tests.training.online_toys import (
     spec_of,
     tiny_planet,
     tiny_preset,
+    tiny_v2,
     tiny_v3,
     trainer_of,
 )
 
-RECIPES = {"v1": tiny_preset, "planet": tiny_planet, "v3": tiny_v3}
+RECIPES = {"v1": tiny_preset, "planet": tiny_planet, "v2": tiny_v2, "v3": tiny_v3}
 
 
 def _lines(folder: Path, *, stage: str | None = None) -> list[dict]:
