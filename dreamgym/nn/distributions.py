@@ -73,12 +73,16 @@ class TwoHot:
         return logits.logsumexp(-1) - torch.lerp(picked[..., 0], picked[..., 1], weight)
 
 
-def two_hot(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The bins around each target [...], below and above (int64), and the weight of the upper one; the lower has the rest."""
-    bins = two_hot_bins(target.device)
+def two_hot(target: Tensor, bins: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The bins around each target [...], below and above (int64), and the weight of the upper one; the lower has the rest.
+
+    bins [N] rise; by default those of `two_hot_bins`. DreamerV3's preprint codes symlog(target) on torch.linspace(-20, 20, 255) instead,
+    which decodes differently where a prediction is spread out (specs/dreamer.md C.11); never mix the two.
+    """
+    bins = two_hot_bins(target.device) if bins is None else bins
     target = torch.clamp(target.float(), bins[0], bins[-1]).contiguous()  # bounds as tensors: numbers would wait for a GPU
     count = torch.bucketize(target, bins, right=True)  # of bins <= target
-    below, above = count - 1, count.clamp(max=BINS - 1)
+    below, above = count - 1, count.clamp(max=len(bins) - 1)
     low, high = bins[below], bins[above]
     weight = (target - low) / torch.where(above > below, high - low, torch.ones_like(low))
     return below, above, weight

@@ -40,6 +40,13 @@ def test_twenty_dimensions_of_a_sphere_are_solved_within_200_generations(seed):
 
 
 @pytest.mark.parametrize("step_size", ["csa", "tpa"])
+def test_a_known_quadratic_is_solved_within_ten_generations(step_size):
+    """specs/dreamer.md F.3: from two away, the centre comes within a hundredth of the optimum's height."""
+    search = CMAES(CMAESConfig(64, sigma=1.0, step_size=step_size), 2, 0, mean=[-1.0, 1.0])
+    assert sphere(live(search, 10)[-1:]) > -0.01
+
+
+@pytest.mark.parametrize("step_size", ["csa", "tpa"])
 def test_only_the_ranking_of_fitness_counts(step_size):
     config = CMAESConfig(12, step_size=step_size)
     plain, bent = (CMAES(config, 6, 3) for _ in range(2))

@@ -52,6 +52,15 @@ def test_two_hot_fixtures(target, index, weights):
     assert (1.0 - float(weight), float(weight)) == pytest.approx(weights, abs=1e-5)
 
 
+def test_the_preprints_even_bins_code_500_otherwise():
+    """The last fixture of F.2-6: even bins in symlog space, 0.1574803150 apart."""
+    bins = torch.linspace(-20.0, 20.0, 255, dtype=torch.float64)
+    assert float(bins[1] - bins[0]) == pytest.approx(0.1574803150, rel=1e-9)
+    below, above, weight = two_hot(symlog(torch.tensor([500.0])), bins.float())
+    assert (int(below), int(above)) == (166, 167)
+    assert (1.0 - float(weight), float(weight)) == pytest.approx((0.5245512581, 0.4754487419), abs=1e-4)
+
+
 def test_targets_beyond_the_bins_saturate():
     assert [int(x) for x in two_hot(torch.tensor([1e9]))] == [254, 254, 0]
     assert [int(x) for x in two_hot(torch.tensor([-1e9]))[::2]] == [0, 0]
