@@ -116,15 +116,15 @@ def coded(model: WorldModel, rows: SequenceBatch, log_var: float = -6.0) -> Sequ
     return replace(rows, embed=torch.cat([rows.embed, torch.full_like(rows.embed, log_var)], -1))
 
 
-def echo_world(batch: int, length: int, *, seed: int, shift: int = 0, episode: int = 7) -> SequenceBatch:
-    """o_{t+1} = one-hot(a_t), reward 1 for action 0, episodes of fixed length; `shift` misaligns the actions on purpose."""
+def echo_world(batch: int, length: int, *, seed: int, shift: int = 0, reward_shift: int = 0, episode: int = 7) -> SequenceBatch:
+    """o_{t+1} = one-hot(a_t), reward 1 for action 0, episodes of fixed length; the shifts misalign actions or rewards on purpose."""
     generator = torch.Generator().manual_seed(seed)
     action = torch.randint(K, (batch, length + 2), generator=generator)
     taken = torch.nn.functional.one_hot(action, K).float()
     row = torch.arange(length).expand(batch, length) + torch.randint(episode, (batch, 1), generator=generator)
     is_first, is_last = row % episode == 0, row % episode == episode - 1
     led_here = taken[:, 1 : length + 1]
-    reward = led_here[..., 0] * ~is_first
+    reward = taken[:, 1 + reward_shift : length + 1 + reward_shift, 0] * ~is_first
     obs = led_here * ~is_first.unsqueeze(-1)
     prev_action = taken[:, 1 + shift : length + 1 + shift] * ~is_first.unsqueeze(-1)
     return SequenceBatch(
@@ -144,11 +144,12 @@ def noise_for(model: WorldModel, *lead: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*lead, model.noise_lanes, generator=torch.Generator().manual_seed(seed)).clamp(1e-6, 1 - 1e-6)
 
 
-def train(model: WorldModel, steps: int, *, shift: int = 0, rate: float = 3e-3) -> dict[str, float]:
+def train(model: WorldModel, steps: int, *, rate: float = 3e-3, **shifts: int) -> dict[str, float]:
+    """A few updates in the echo world, whose keywords `shifts` are; returns the last one's loss terms."""
     optimiser = torch.optim.Adam(model.trainable_parameters(), rate, fused=True)
     parts: dict[str, torch.Tensor] = {}
     for step in range(steps):
-        losses = model.loss(coded(model, echo_world(16, 10, seed=step, shift=shift)), noise_for(model, 16, 10, seed=step))
+        losses = model.loss(coded(model, echo_world(16, 10, seed=step, **shifts)), noise_for(model, 16, 10, seed=step))
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
@@ -175,9 +176,9 @@ class EchoErrors:
 
 
 @torch.no_grad()
-def echo_errors(model: WorldModel, *, shift: int = 0) -> EchoErrors:
+def echo_errors(model: WorldModel, **shifts: int) -> EchoErrors:
     """Observe two rows of an episode, then dream four steps on the recorded actions, with mean noise."""
-    batch = echo_world(256, 7, seed=10_000, shift=shift, episode=7)
+    batch = echo_world(256, 7, seed=10_000, episode=7, **shifts)
     batch = batch[batch.is_first[:, 0]]
     B = len(batch.reward)
     state = model.initial(B)

@@ -93,6 +93,17 @@ def test_late_actions_leave_the_marginal_variance_where_what_is_seen_is_known(na
         assert errors.seen < 0.4 * REWARD_VARIANCE
 
 
+@pytest.mark.parametrize("name", LATE)
+def test_rewards_of_the_next_row_cannot_be_told(name):
+    """Nor can a model dream rewards that are stored one row early, however well it dreams what it sees."""
+    model = MODELS[name]()
+    train(model, UPDATES, reward_shift=1, rate=RATE)
+    errors = echo_errors(model, reward_shift=1)
+    assert errors.dreamt > 0.7 * REWARD_VARIANCE
+    if "reconstruction" in name:
+        assert errors.dreamt_obs < 0.05 * OBS_VARIANCE
+
+
 def test_the_deterministic_path_needs_its_prior_pulled_to_dream():
     """PlaNet's ablation has no KL (specs/planet.md 2.6), so nothing ever trains the prior: perfect awake, lost in open loop."""
     no_kl = KLConfig(0.0, 0.0, free_nats=0.0)
