@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from dreamgym.dreams.engine import DreamEngine, Temperature
 from dreamgym.dreams.observations import ObservationReader
 from dreamgym.errors import NonFiniteDreamError
+from dreamgym.models.bfloat16 import in_bfloat16
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import DreamableModel, TensorStruct
 
@@ -81,7 +81,7 @@ class DreamRollouts:
         )
         self.device = self._engine.device
         self._bfloat16 = bfloat16 and isinstance(self._engine.dreamer, nn.Module)
-        self._dreamer = _in_bfloat16(self._engine.dreamer) if self._bfloat16 else self._engine.dreamer
+        self._dreamer = in_bfloat16(self._engine.dreamer) if self._bfloat16 else self._engine.dreamer
         self._reader = ObservationReader(self._dreamer, "latent", self.device)
 
     @property
@@ -236,13 +236,3 @@ class _Tally(TensorStruct):
             self.ended | (ended & alive),
             alive & ~ended,
         )
-
-
-def _in_bfloat16(model: nn.Module) -> Any:
-    """A copy whose matrices are in bfloat16, so that autocast need not cast them at each use; vectors stay in float32."""
-    bank = getattr(model, "initial_states", None)  # large, and not read here
-    half = copy.deepcopy(model, {id(bank): None} if bank is not None else {})
-    for parameter in half.parameters():
-        if parameter.dim() >= 2:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    return half.requires_grad_(False)

@@ -73,7 +73,7 @@ class Searches:
         assert settings is not None
         seed = 1000 * self.seed + 100 * number + attempt
         options: dict[str, Any] = {"updates": settings.updates, "starts": settings.starts, "bank": bank, "progress": self.progress}
-        agent = learn_behaviour(model, settings.config, seed=seed, **options)
+        agent = learn_behaviour(model, settings.config, seed=seed, bfloat16=self.preset.bfloat16, **options)
         agent.save(self.folder / str(number) / f"agent-{attempt}")
         dreams, training = self.preset.controller_training.judge_dreams, self.preset.controller_training
         options = {"obs_type": "latent", "temperature": training.temperature, "dropout": training.dropout}
