@@ -38,7 +38,7 @@ def fit(
     Args:
         env: A gymnasium id, such as Pendulum-v1 or CarRacing-v3.
         preset: ensemble for vector observations, vae-rssm for images; world-models-fast for images too, such as VizdoomTakeCover-v1
-            (collection, V, M, a controller evolved in the dream and two iterations: hours on a CPU), world-models with the paper's
+            (collection, V, M, a controller evolved in the dream and an iteration: hours on a CPU), world-models with the paper's
             numbers (days); planet, dreamer-v1, dreamer-v2 or dreamer-v3 for images and vectors.
         size: Of the papers' presets: tiny for a CPU, paper for a GPU.
         env_steps: How many of the real environment's own steps may be spent, with world-models on random episodes; the preset's by

@@ -154,7 +154,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
         controller=world_models_controller(spec),
         collection=_fast_collection(spec),
         code_training=CodeTraining(
-            steps=10_000,  # after 8,000 fireballs are clear at every distance and held-out errors have stopped falling (docs/log.md)
+            steps=6000,  # after 5,000 fireballs are clear at every distance (prototype); 8,000 gained little more (docs/log.md)
             batch=100,
             learning_rate=8e-4,
             rate="cosine",
@@ -162,7 +162,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
             kl_tolerance=0.5,
         ),
         memory_training=MemoryTraining(
-            steps=5000,  # 25 times through 10,000 episodes; held-out ends are foretold best after 8 of them, codes still better after 25
+            steps=4500,  # 22 times through 10,000 episodes; held-out ends are foretold best after 8 of them, codes still better after 25
             batch=48,
             sequences="episodes",
             learning_rate=1e-3,
@@ -172,7 +172,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
             clip_norm=1.0,
             evaluate_every=500,
             overshooting=MixtureOvershooting(steps=16, starts=320) if survival else None,  # without, ends fade in dreams (docs/log.md)
-            overshooting_share=0.3,
+            overshooting_share=1.0 / 3.0,
         ),
         calibration=Calibration(
             logistic=True, threshold=survival, temperatures=(1.0, 1.1, 1.2) if survival else (), sweep=(1, 2) if survival else None
@@ -180,7 +180,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
         # Prototype: 32 x 8 is as good per result as 64 x 16 and four times cheaper. TPA: what cma itself takes for so many parameters.
         evolution=CMAESConfig(population=32, sigma=0.1, step_size="tpa"),
         controller_training=ControllerTraining(
-            generations=150,
+            generations=100,
             rollouts=8 if survival else 16,
             temperature=1.15 if survival else 1.0,
             dropout=0.1 if cars else None,  # section 12: trained with less, dreamt best with 0.1
@@ -192,7 +192,7 @@ def _fast(spec: Spec) -> WorldModelsPreset:
         behaviour_training=BehaviourTraining()
         if survival
         else None,  # what sees: C is blind where deaths are the only signal (docs/log.md)
-        iterations=Iterations(count=2 if survival else 0, memory_steps=2500),  # after 2,000 held-out losses have stopped falling
+        iterations=Iterations(count=1 if survival else 0, memory_steps=2000),  # by then held-out losses have stopped falling (docs/log.md)
         bfloat16=True,
         notes="World Models on two CPU cores in hours.",
     )
