@@ -1,4 +1,4 @@
-"""Write the tables of results in the README and the papers' pages from benchmarks/results/gates, so that no number is typed by hand.
+"""Write the tables and curves in the README and the papers' pages from benchmarks/results/gates, so that no number is typed by hand.
 
 python -m benchmarks.results_table
 """
@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.curves import Panel, drawn
 from benchmarks.pages import written
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gates"
 FIDELITY = ROOT / "dreamgym" / "pretrained"
+CURVES = ROOT / "docs" / "papers" / "curves"
 HEADER = [
     "| environment | real steps the model learned from | agent, trained only in the dream | awake | the dream says |",
     "|---|---|---|---|---|",
@@ -64,7 +66,7 @@ def _bundled_steps(env_id: str) -> int:
 
 def paper_table(preset: str) -> list[str]:
     """What `fit(env, preset, size="tiny")` reached, three training seeds in a cell, and how it got there."""
-    worlds = sorted({_world(preset, path.stem) for path in RESULTS.glob(f"{preset}-*-[0-9].json")})
+    worlds = _worlds(preset)
     if not worlds:
         return ["No run of this preset is recorded yet."]
     lines = ["| environment, size tiny | real steps | awake, 20 episodes | the dream says | random actions | minutes of one CPU core |"]
@@ -78,7 +80,22 @@ def paper_table(preset: str) -> list[str]:
         cells = f"{_cell(runs, 'awake')} | {_cell(runs, 'dream')}"
         lines.append(f"| {env_id} | {runs[0]['real_steps']:,} | {cells} | {random} | {minutes} |")
         curves.append((env_id, [run["curve"]["explore"] for run in runs]))
-    return [*lines, "", *_curves(curves, official=preset == "dreamer-v3")]
+    official = preset == "dreamer-v3"
+    circles = "; circles: published" if official else ""
+    caption = f"![Returns of training episodes by env steps]({CURVES.name}/{preset}.svg)"
+    means = f"Training episodes, one line a seed, means of five episodes{circles}:"
+    return [*lines, "", means, "", caption, "", *_curves(curves, official=official)]
+
+
+def paper_curves(preset: str) -> str:
+    """The same runs' training episodes as a picture, and the published points where they lie within our budget."""
+    panels = []
+    for world in _worlds(preset):
+        runs = _runs(f"{preset}-{world}")
+        env_id = runs[0]["comparison"]["env_id"]
+        points = tuple(zip(MARKS, OFFICIAL.get(env_id, ()))) if preset == "dreamer-v3" else ()
+        panels.append(Panel(env_id, [run["curve"]["explore"] for run in runs], points))
+    return drawn(panels)
 
 
 def _curves(curves: list[tuple[str, list[list[list[float]]]]], *, official: bool) -> Iterator[str]:
@@ -96,8 +113,8 @@ def _near(seeds: list[list[list[float]]], mark: int) -> str:
     return f"{np.mean([np.mean(values) for values in found]):.0f}" if all(found) else ""
 
 
-def _world(preset: str, stem: str) -> str:
-    return stem.removeprefix(f"{preset}-")[:-2]
+def _worlds(preset: str) -> list[str]:
+    return sorted({path.stem.removeprefix(f"{preset}-")[:-2] for path in RESULTS.glob(f"{preset}-*-[0-9].json")})
 
 
 # ---- both ---------------------------------------------------------------------------------------------------------------------------
@@ -122,6 +139,15 @@ def pages() -> Iterator[tuple[Path, str, Callable[[], list[str]]]]:
         yield ROOT / "docs" / "papers" / name, f"<!-- results:{preset} -->", partial(paper_table, preset)
 
 
+def pictures() -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Every picture of curves: where it is, and what draws it."""
+    for preset in PAGES:
+        yield CURVES / f"{preset}.svg", partial(paper_curves, preset)
+
+
 if __name__ == "__main__":
+    CURVES.mkdir(exist_ok=True)
+    for picture, draw in pictures():
+        picture.write_text(draw())
     for page, start, make in pages():
         page.write_text(written(page.read_text(), start, make()))
