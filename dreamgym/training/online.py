@@ -181,13 +181,14 @@ class OnlineTrainer:
         assert self.env is not None
         counters, settings = self.counters, self.settings
         held_out = (counters.episodes + 1) % settings.held_out_every == 0
+        replay = self.held_out if held_out else self.replay
         policy: Any = collectors.StickyRandom(self.spec.action_space, settings.prefill_hold) if random else self._explorer()
         began, trained = time.monotonic(), self._rates.learning
         before = counters.agent_steps
         stats = collection.collect(
             self.env,
             policy,
-            self.held_out if held_out else self.replay,
+            replay,
             episodes=1,
             steps=None if random else self.budget - before,
             seed=_episode_seed(self.seed, counters.episodes),
@@ -198,7 +199,7 @@ class OnlineTrainer:
             self._remember(policy.beliefs if isinstance(policy, Explorer) else [])
         self._rates.acting += time.monotonic() - began - (self._rates.learning - trained)
         values = {"return": stats.returns[0], "length": stats.lengths[0], "env_steps": self.env_steps, "updates": counters.updates}
-        self.log.write("prefill" if random else "explore", counters.episodes, values)
+        self.log.write("prefill" if random else "explore", counters.episodes, values | self._gauge(policy, replay))
 
     def _explorer(self) -> Explorer:
         settings = self.settings
@@ -206,6 +207,14 @@ class OnlineTrainer:
             self.agent, self.model, explore_noise=settings.explore_noise, posterior="sample" if settings.belief_sample else "mean"
         )
         return Explorer(policy, self._before_step, remember=self.latents is not None)
+
+    def _gauge(self, policy: Any, replay: Replay) -> dict[str, float]:
+        """What a planner's first plan promised of the episode just stored, and what came of it: how far the model is exploited."""
+        if not isinstance(policy, Explorer) or policy.first_plan is None or not self.agent.iterations:
+            return {}  # without a search nothing was promised
+        start, stop = replay.episodes[-1]
+        lived = replay.column("reward")[start + 1 : stop][: policy.first_plan.proposal.centre.shape[1]]
+        return {"planned": float(policy.first_plan.score), "realised": float(lived.sum())}
 
     def _before_step(self) -> None:
         every = self.settings.train_every

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamgym.agents.belief import BeliefPolicy
+from dreamgym.agents.planning import Plan
 from dreamgym.data import collection
 from dreamgym.structs import Policy, Spec
 
@@ -22,10 +23,11 @@ class Explorer:
     def __init__(self, policy: BeliefPolicy, before_step: Callable[[], None], *, remember: bool) -> None:
         self.policy, self._before_step, self._remember = policy, before_step, remember
         self.beliefs: list[Any] = []
+        self.first_plan: Plan | None = None  # of the episode, if the agent plans
 
     def reseed(self, seed: int) -> None:
         """Forget the last episode's beliefs and restart all noise."""
-        self.beliefs = []
+        self.beliefs, self.first_plan = [], None
         self.policy.reseed(seed)
 
     def predict(
@@ -34,6 +36,8 @@ class Explorer:
         """As BeliefPolicy's; keeps the belief [1] that it acted on."""
         self._before_step()
         action, state = self.policy.predict(observation, state, episode_start, deterministic)
+        if self.first_plan is None and isinstance(self.policy.memory, Plan):
+            self.first_plan = self.policy.memory
         if self._remember:
             self.beliefs.append(self.policy.belief)
         return action, state

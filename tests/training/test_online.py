@@ -250,6 +250,16 @@ def test_the_log_tells_of_learning_judging_and_open_loop_errors(tmp_path):
     assert looked["obs_rmse_1"] > 0 and looked["reward_mae_5"] > 0
 
 
+def test_a_planners_log_tells_what_its_first_plan_promised_and_what_came_of_it(whole):
+    """specs/planet.md 8.2: how far the model is exploited."""
+    folder = whole["planet"][0]
+    replays = [Replay(spec_of(Line()), folder / "replay" / part) for part in ("train", "held_out")]
+    lived = [float(replay.column("reward")[start + 1 : start + 4].sum()) for replay in replays for start, _ in replay.episodes]
+    explored = _lines(folder, stage="explore")
+    assert len(explored) == 4 and all(np.isfinite(line["planned"]) and line["realised"] in lived for line in explored)
+    assert not any("planned" in line for line in [*_lines(folder, stage="prefill"), *_lines(whole["v1"][0], stage="explore")])
+
+
 # ---- other worlds ---------------------------------------------------------------------------------------------------------
 
 
