@@ -1,4 +1,4 @@
-"""The one place that talks to the Hub: what a name means there, a few named files of one commit, and one commit up.
+"""The one place that reads from the Hub: what a name means there, and a few named files of one commit.
 
 Written on huggingface_hub's public functions. Its own retries may take minutes and its downloads are compared by length only, so requests
 are asked here first with a limit of time, and what the files hold is checked by whoever reads them.
@@ -12,30 +12,26 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError, ModelNotFoundError, require
+from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelLoadError, ModelNotFoundError
 from dreamgym.formats.strict_json import escape, quote
-from dreamgym.hub.failures import Asked, in_our_words, is_passing, kinds, may_be_repeated, offline, scrubbed_logs
+from dreamgym.hub.failures import in_our_words, kinds, may_be_repeated, offline, scrubbed_logs
 from dreamgym.hub.impatience import impatient
-from dreamgym.hub.questions import PATIENCE, asked_of, user_of, within
-from dreamgym.hub.repository import Access, Pushed, Repo, Snapshot, is_commit, is_revision, parse_repo
+from dreamgym.hub.questions import PATIENCE, asked_of, huggingface, twice, while_it_moves, within
+from dreamgym.hub.repository import Access, Repo, Snapshot, is_commit, parse_repo
 
-__all__ = ["Access", "Pushed", "Repo", "Snapshot", "fetch", "parse_repo", "refetch", "upload"]
+__all__ = ["Access", "Repo", "Snapshot", "fetch", "parse_repo", "refetch"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("dreamgym.hub")
-_FAST = 3.0  # seconds
 _WORKERS_START_WITHIN = 600.0  # seconds
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".zip")
-
-
-# ---- reading ----------------------------------------------------------------------------------------------------------------
 
 
 def fetch(repo: Repo, names: Mapping[str, int], access: Access, *, repo_type: str = "model", what: str | None = None) -> Snapshot:
@@ -83,11 +79,12 @@ class _Door:
     """One repository, seen with one kind of access."""
 
     def __init__(self, repo: Repo, access: Access, repo_type: str, what: str) -> None:
-        self.hub = _client(f"loading '{repo.repo_id}' from the Hub")
+        self.hub = huggingface(f"loading '{repo.repo_id}' from the Hub")
         self.repo, self.access, self.repo_type, self.what = repo, access, repo_type, what
         self.asked = asked_of(self.hub, repo, access, repo_type)
         self.commit: str | None = repo.revision if is_commit(repo.revision) else None
         self.listing: Any = None
+        self.by_xet: set[str] = set()  # files that hf_xet carries
 
     # What every call of the client is told.
 
@@ -170,6 +167,8 @@ class _Door:
             )
         if found.size is None:
             raise HubUnreachableError(f"{self.asked.endpoint} does not tell how large {name} of '{self.repo.repo_id}' is")
+        if found.xet_file_data is not None and not self.hub.constants.HF_HUB_DISABLE_XET:
+            self.by_xet.add(name)
         size: int = found.size
         return size
 
@@ -177,10 +176,14 @@ class _Door:
         """Download one file; a server that stumbles, or an address that expired, is asked once more."""
         asked = replace(self.asked, doing="downloading", doing_what=f"{name} ({_readable(size)})")
         options = {"filename": name, "revision": commit, "cache_dir": self.cache, "force_download": force}
+
+        def transfer(bar: type | None = None) -> Path:
+            with scrubbed_logs(), impatient():
+                return Path(self.hub.hf_hub_download(**self._named, **self._us, **options, tqdm_class=bar))
+
         for attempt in (1, 2):
             try:
-                with scrubbed_logs(), impatient():
-                    return Path(self.hub.hf_hub_download(**self._named, **self._us, **options))
+                return while_it_moves(PATIENCE, self.hub.utils.tqdm, transfer) if name in self.by_xet else transfer()
             except Exception as error:
                 if attempt == 2 or not may_be_repeated(error):
                     raise in_our_words(error, asked) from error
@@ -193,15 +196,10 @@ class _Door:
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Put one question, twice if it failed fast for a passing reason. Raises our errors."""
-        for attempt in (1, 2):
-            started = time.monotonic()
-            try:
-                return within(PATIENCE, question)
-            except Exception as error:
-                if attempt == 1 and is_passing(error) and time.monotonic() - started < _FAST:
-                    continue
-                self._explain(error)
-        raise AssertionError("unreachable")
+        try:
+            return twice(PATIENCE, question)
+        except Exception as error:
+            self._explain(error)
 
     def _explain(self, error: Exception) -> NoReturn:
         if "EntryNotFoundError" in kinds(error):
@@ -272,94 +270,8 @@ class _Door:
             _log.debug("could not note which commit of %s is %s", self.repo.repo_id, commit)
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------
-
-
-def upload(
-    repo_id: str,
-    files: Mapping[str, bytes | Path],
-    *,
-    repo_type: str = "model",
-    private: bool | None = None,
-    token: str | None = None,
-    revision: str | None = None,
-    tag: str | None = None,
-    message: str,
-    remove: Collection[str] = (),
-) -> Pushed:
-    """Put files into a repository as one commit, creating the repository and the branch if need be, and tag that commit.
-
-    files: name -> what it shall hold; remove: names to delete if they are there, so that the repository holds nothing stale. private None
-    leaves a repository as it is and makes a new one public. The branch must not move meanwhile, the tag must be new.
-    Raises ValueError for impossible names, a tag that is there, or private=True for a public repository, before anything is sent;
-    ModelAccessError, HubUnreachableError, ModelLoadError if somebody else pushed meanwhile.
-    """
-    repo = parse_repo(repo_id, revision)
-    if is_commit(repo.revision):
-        raise ValueError(f"revision {quote(repo.revision)} is a commit, which cannot be added to; expected a branch.")
-    if tag is not None and not is_revision(tag):
-        raise ValueError(f"tag {quote(tag)} is not a name; expected letters, digits and ._-/.")
-    target = _Target(repo, repo_type, token)
-    try:
-        head, there = target.prepare(private, tag)
-        commit = target.commit(files, [name for name in remove if name in there and name not in files], message, head)
-        if tag is not None:
-            within(PATIENCE, lambda: target.api.create_tag(**target.named, tag=tag, revision=commit))
-    except Exception as error:
-        if isinstance(error, ValueError) and "JSONDecodeError" not in kinds(error) and not hasattr(error, "response"):
-            raise  # ours, or of files that cannot be shared
-        raise in_our_words(error, target.described(error)) from error
-    return Pushed(repo.repo_id, commit, target.asked.page)
-
-
-class _Target:
-    """A branch of a repository that something is pushed to."""
-
-    def __init__(self, repo: Repo, repo_type: str, token: str | None) -> None:
-        self.hub = _client(f"pushing to '{repo.repo_id}'")
-        self.asked = asked_of(self.hub, repo, Access(token), repo_type, doing="uploading")
-        if self.hub.constants.HF_HUB_OFFLINE:
-            raise offline(self.asked, "HF_HUB_OFFLINE=1")
-        self.api = self.hub.HfApi(token=token, library_name="dreamgym", library_version=importlib.metadata.version("dreamgym"))
-        self.named = {"repo_id": repo.repo_id, "repo_type": repo_type}
-        self.branch = repo.revision or "main"
-
-    def prepare(self, private: bool | None, tag: str | None) -> tuple[str, set[str]]:
-        """See that repository and branch are there, and as wanted; the branch's commit, and the names in it."""
-        page = self.asked.page
-        within(PATIENCE, lambda: self.api.create_repo(**self.named, private=private, exist_ok=True))
-        if private and not within(PATIENCE, lambda: self.api.repo_info(**self.named, timeout=PATIENCE)).private:
-            raise ValueError(f"{page} is public, so private=True cannot be kept; make it private there, or push to another name.")
-        refs = within(PATIENCE, lambda: self.api.list_repo_refs(**self.named))
-        if tag is not None and tag in {ref.name for ref in refs.tags}:
-            raise ValueError(f"{page} has the tag {quote(tag)} already, and people rely on what it means; choose another.")
-        if self.branch not in {ref.name for ref in refs.branches}:
-            within(PATIENCE, lambda: self.api.create_branch(**self.named, branch=self.branch, exist_ok=True))
-        head = within(PATIENCE, lambda: self.api.repo_info(**self.named, revision=self.branch, timeout=PATIENCE))
-        return head.sha, {sibling.rfilename for sibling in head.siblings or []}
-
-    def commit(self, files: Mapping[str, bytes | Path], stale: Collection[str], message: str, head: str) -> str:
-        """Everything as one commit on top of `head`, or nothing."""
-        changes = [self.hub.CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()]
-        changes += [self.hub.CommitOperationDelete(name) for name in stale]
-        options = {"commit_message": message, "revision": self.branch, "parent_commit": head}
-        with scrubbed_logs():
-            commit: str = self.api.create_commit(**self.named, operations=changes, **options).oid
-        return commit
-
-    def described(self, error: Exception) -> Asked:
-        """For the message: whose token the Hub refused."""
-        return replace(self.asked, user=user_of(self.api)) if hasattr(error, "response") else self.asked
-
-
 class _FileMissing(Exception):
     """The repository has no such file at this commit."""
-
-
-def _client(purpose: str) -> Any:
-    """huggingface_hub, with its settings as an attribute. Raises MissingDependencyError."""
-    require("huggingface_hub.constants", extra="hub", purpose=purpose)
-    return require("huggingface_hub", extra="hub", purpose=purpose)
 
 
 def _commit_of(path: Path, name: str) -> str:

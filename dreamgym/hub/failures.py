@@ -82,10 +82,11 @@ def is_passing(error: BaseException) -> bool:
 
 
 def may_be_repeated(error: BaseException) -> bool:
-    """Whether a download that failed so is worth a second one: an expired address, a server that stumbled; not a limit of rates."""
-    if isinstance(error, GaveUpError):
-        return error.wait is None and "answered" in str(error)
-    return "HfHubHTTPError" in kinds(error) and _status(error) != 429
+    """Whether a transfer that failed so is worth a second one: an expired address, a server that stumbled; not a limit of rates."""
+    for link in _chain(error):
+        if isinstance(link, GaveUpError):
+            return not link.limited and re.search(r"answered|disconnected|reset", str(link)) is not None
+    return any("HfHubHTTPError" in kinds(link) and _status(link) != 429 for link in _chain(error))
 
 
 def in_our_words(error: BaseException, asked: Asked) -> BaseException:
@@ -131,7 +132,7 @@ def _answered(error: BaseException, asked: Asked) -> Exception | None:
         return ModelLoadError(f"{asked.page}: someone pushed meanwhile; nothing was changed, run again")
     if status == 409:
         return ModelLoadError(f"{asked.page}: {scrub(str(error))}")
-    if status == 429 or (isinstance(error, GaveUpError) and error.wait is not None):
+    if status == 429 or (isinstance(error, GaveUpError) and error.limited):
         return HubUnreachableError(f"{asked.endpoint}: rate limited, try again {_when(error)} (log in for a higher limit: hf auth login)")
     return None
 
@@ -176,7 +177,7 @@ def _who(asked: Asked) -> str:
 
 def _when(error: BaseException) -> str:
     if isinstance(error, GaveUpError):
-        return f"in {error.wait} s"
+        return "later" if error.wait is None else f"in {error.wait} s"
     headers = getattr(getattr(error, "response", None), "headers", {})
     limit = re.search(r";\s*t\s*=\s*(\d{1,9})", headers.get("ratelimit", ""))
     after = re.fullmatch(r"\s*(\d{1,9})\s*", headers.get("retry-after", ""))
@@ -194,12 +195,11 @@ def _status(error: BaseException) -> int | None:
 
 def _unreachable(chain: list[BaseException], asked: Asked) -> Exception:
     names = set().union(*map(kinds, chain))
-    text = " ".join(map(str, chain))
-    if "xet-write-token" in text:
+    status = next((found for link in chain if (found := _status(link)) is not None), None)
+    if "xet-write-token" in " ".join(map(str, chain)) and status in (None, 404):
         return HubUnreachableError(f"{asked.endpoint}: this Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 and run again")
     if "OfflineModeIsEnabled" in names:
         return offline(asked, "HF_HUB_OFFLINE=1")
-    status = next((found for link in chain if (found := _status(link)) is not None), None)
     if asked.doing == "downloading" and (status is not None or not names & _NO_HUB):
         return HubUnreachableError(f"'{asked.repo_id}': {_broken_off(chain, status, asked.doing_what)}; run again")
     if names & _NO_HUB or (status is not None and status < 500):
@@ -239,8 +239,9 @@ def not_cached(asked: Asked, why: str) -> HubUnreachableError:
 
 
 def _reason(chain: list[BaseException]) -> str:
-    if isinstance(chain[0], GaveUpError):
-        return scrub(str(chain[0]))
+    for link in chain:
+        if isinstance(link, GaveUpError):
+            return scrub(str(link))
     innermost = next((link for link in reversed(chain) if str(link)), chain[-1])
     text = scrub(str(innermost))
     return f"{type(innermost).__name__}: {text}" if text else type(innermost).__name__

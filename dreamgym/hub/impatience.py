@@ -14,17 +14,18 @@ from contextlib import contextmanager
 __all__ = ["GaveUpError", "impatient"]
 
 _HTTP, _DOWNLOAD = "huggingface_hub.utils._http", "huggingface_hub.file_download"
-_ABOUT_TO_SLEEP = re.compile(r"(?P<limited>Rate limited\. Waiting (?P<seconds>\d+)|Retrying in )")
+_ABOUT_TO_SLEEP = re.compile(r"Rate limited\. Waiting (?P<seconds>\d+)|Retrying in ")
 _FAILED = re.compile(r"HTTP Error (?P<status>\d{3}) thrown|^'(?P<error>.*)' thrown", re.DOTALL)
+_TOO_MANY = "it answered 429"
 _STOOD_STILL = re.compile(r"Error while downloading from .*time(d )?out", re.IGNORECASE | re.DOTALL)
 
 
 class GaveUpError(Exception):
-    """The client was about to wait. wait: seconds of a rate limit, None for anything else; reason: what it was that failed."""
+    """The client was about to wait. reason: what it was that failed; limited: a limit of rates, for `wait` seconds if it said how many."""
 
-    def __init__(self, reason: str, wait: int | None = None) -> None:
+    def __init__(self, reason: str, *, limited: bool = False, wait: int | None = None) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.limited, self.wait = limited, wait
 
 
 @contextmanager
@@ -54,7 +55,9 @@ class _Listener(logging.Filter):
         if failed := _FAILED.search(text):
             self.reason = f"it answered {failed['status']}" if failed["status"] else failed["error"]
         if sleeping := _ABOUT_TO_SLEEP.match(text):
-            raise GaveUpError(self.reason, int(sleeping["seconds"]) if sleeping["limited"].startswith("Rate") else None)
+            wait = sleeping["seconds"]
+            limited = wait is not None or self.reason == _TOO_MANY
+            raise GaveUpError(self.reason, limited=limited, wait=None if wait is None else int(wait))
         if _STOOD_STILL.match(text):
             raise GaveUpError("nothing more arrived")
         return True

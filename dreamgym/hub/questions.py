@@ -6,36 +6,89 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dreamgym.errors import require
 from dreamgym.formats.strict_json import escape
-from dreamgym.hub.failures import Asked, scrubbed_logs
+from dreamgym.hub.failures import Asked, is_passing, scrubbed_logs
+from dreamgym.hub.impatience import GaveUpError
 from dreamgym.hub.repository import Access, Repo
 
-__all__ = ["PATIENCE", "asked_of", "user_of", "within"]
+__all__ = ["PATIENCE", "asked_of", "huggingface", "twice", "user_of", "while_it_moves", "within"]
 
 T = TypeVar("T")
+Outcomes = queue.SimpleQueue[tuple[T | None, BaseException | None]]
 
 PATIENCE = 10.0  # seconds for one question; with one repetition of what failed fast, every failure ends within 15
+FAST = 2.0  # seconds
+
+
+def huggingface(purpose: str) -> Any:
+    """huggingface_hub, with its settings as an attribute. Raises MissingDependencyError."""
+    require("huggingface_hub.constants", extra="hub", purpose=purpose)
+    return require("huggingface_hub", extra="hub", purpose=purpose)
 
 
 def within(seconds: float, question: Callable[[], T]) -> T:
     """Ask in a thread of its own and wait no longer: the client counts each wait alone, and looking up a name has no limit at all."""
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    try:
+        return _outcome(_begun(question), seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.3g} s") from None
+
+
+def twice(seconds: float, question: Callable[[], T]) -> T:
+    """As `within`, and once more at once if it failed fast for a passing reason. For questions that may be repeated."""
+    started = time.monotonic()
+    try:
+        return within(seconds, question)
+    except Exception as error:
+        if not is_passing(error) or time.monotonic() - started >= FAST:
+            raise
+    return within(seconds, question)
+
+
+def while_it_moves(seconds: float, bar: type, transfer: Callable[[type], T]) -> T:
+    """transfer(bar), a class of progress bars, in a thread of its own, given up when no bar has moved for that long.
+
+    For hf_xet, which waits for minutes by itself and listens to nobody. Raises GaveUpError.
+    """
+    moved = time.monotonic()
+
+    class Watched(bar):  # type: ignore[misc]
+        def update(self, n: float | None = 1) -> Any:
+            nonlocal moved
+            moved = time.monotonic()
+            return super().update(n)
+
+    outcomes = _begun(lambda: transfer(Watched))
+    while (left := moved + seconds - time.monotonic()) > 0:
+        try:
+            return _outcome(outcomes, left)
+        except queue.Empty:
+            continue
+    raise GaveUpError("nothing more arrived")
+
+
+def _begun(question: Callable[[], T]) -> Outcomes[T]:
+    outcomes: Outcomes[T] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             with scrubbed_logs():
-                answers.put((question(), None))
+                outcomes.put((question(), None))
         except BaseException as error:
-            answers.put((None, error))
+            outcomes.put((None, error))
 
     threading.Thread(target=ask, name="dreamgym-hub", daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    return outcomes
+
+
+def _outcome(outcomes: Outcomes[T], seconds: float) -> T:
+    """What came of it; raises what it raised, queue.Empty if nothing came in time."""
+    answer, error = outcomes.get(timeout=seconds)
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]

@@ -15,7 +15,7 @@ import gymnasium as gym
 import pytest
 
 from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelAccessError, ModelLoadError, ModelNotFoundError
-from dreamgym.hub import bundle, client
+from dreamgym.hub import bundle, client, uploading
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 from tests.hub.conftest import TOKENS, move_to
@@ -120,6 +120,28 @@ def test_a_folder_that_was_mistyped_is_thought_of(toy: LoopbackHub, tmp_path: Pa
         WorldModel.from_pretrained("runs/model")
 
 
+@pytest.mark.parametrize(
+    ("settings", "token", "kind", "says"),
+    [
+        ({"private": True}, "", ModelNotFoundError, "or it is private. Check the name, or log in: hf auth login."),
+        ({"private": True}, TOKENS["bob"], ModelNotFoundError, "the token in use (HF_TOKEN) has no access."),
+        ({"gated": "manual"}, TOKENS["bob"], ModelAccessError, "is gated: ask for access at"),
+        ({"disabled": True}, TOKENS["alice"], ModelAccessError, "has been disabled by Hugging Face"),
+        ({}, WRONG, ModelAccessError, "the token in HF_TOKEN is not valid"),
+    ],
+    ids=["private", "another's", "gated", "disabled", "wrong token"],
+)
+def test_a_pinned_commit_fails_in_the_same_words_though_no_branch_is_asked_for(
+    toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], token: str, kind: Any, says: str
+) -> None:
+    commit = toy.repos["model", NAME].branches["main"]
+    monkeypatch.setenv("HF_TOKEN", token)
+    for name, value in settings.items():
+        setattr(toy.repos["model", NAME], name, value)
+    assert says in failing(lambda: load(revision=commit), kind, slept)
+    assert not toy.requests("GET /blob")
+
+
 # ---- the way there ------------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +182,19 @@ def test_connections_that_are_reset(toy: LoopbackHub, slept: list[float], match:
     assert load().model_info["repo"] == NAME and fault.times == 0
     toy.fail("drop", match, times=-1)
     assert "could not be reached (RemoteProtocolError" in failing(lambda: load(cache_dir="elsewhere"), HubUnreachableError, slept)
+
+
+def test_downloads_that_are_reset_for_good(toy: LoopbackHub, slept: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+    toy.fail("drop", "GET /blob", times=-1)
+    said = failing(load, HubUnreachableError, slept, capfd)
+    assert "download of " in said and "broke off (" in said and said.endswith("run again")
+
+
+@pytest.mark.parametrize("match", ["GET /api", "HEAD ", "GET /blob"])
+def test_a_rate_limit_of_unknown_length(toy: LoopbackHub, slept: list[float], match: str) -> None:
+    toy.fail("status", match, status=429, times=-1)
+    assert "rate limited, try again later" in failing(load, HubUnreachableError, slept)
+    assert not slept
 
 
 def test_a_rate_limit_says_when_to_come_back(toy: LoopbackHub, slept: list[float]) -> None:
@@ -308,7 +343,7 @@ def test_a_captive_portal_is_no_hub(toy: LoopbackHub, slept: list[float], portal
     with pytest.raises(HubUnreachableError, match="did not answer like a Hugging Face Hub"):
         load(revision="0" * 40)
     with pytest.raises(HubUnreachableError, match="did not answer like a Hugging Face Hub"):
-        client.upload(NAME, {"x": b""}, message="x")
+        uploading.upload(NAME, {"x": b""}, message="x")
 
 
 def test_an_endpoint_with_a_password_in_it_is_shown_without(monkeypatch: pytest.MonkeyPatch, toy: LoopbackHub, slept: list[float]) -> None:
@@ -337,16 +372,28 @@ def test_a_full_disk_stays_an_oserror_that_says_what_helps(toy: LoopbackHub, mon
 
 def test_a_cache_that_is_a_file_is_named(toy: LoopbackHub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file") as caught:
+    with pytest.raises(OSError) as caught:
         load(cache_dir=tmp_path / "file")
-    assert not isinstance(caught.value, ModelLoadError)
+    assert str(tmp_path / "file") in str(caught.value) and not isinstance(caught.value, ModelLoadError)
+
+
+def test_a_cache_that_may_not_be_written_is_named(toy: LoopbackHub, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.file_download as file_download
+
+    def forbidden(*anything: Any, **more: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(own_cache / "blobs"))
+
+    monkeypatch.setattr(file_download, "http_get", forbidden)
+    with pytest.raises(PermissionError, match="Permission denied while fetching config") as caught:
+        load()
+    assert str(own_cache) in str(caught.value) and not isinstance(caught.value, ModelLoadError)
 
 
 # ---- uploads ------------------------------------------------------------------------------------------------------------------
 
 
 def push(token: str | None = None) -> Any:
-    return client.upload(NAME, {"config.json": b"{}", "model.safetensors": bytes(3000)}, token=token, message="x")
+    return uploading.upload(NAME, {"config.json": b"{}", "model.safetensors": bytes(3000)}, token=token, message="x")
 
 
 def test_a_push_without_the_right_says_who_one_is(toy: LoopbackHub, slept: list[float]) -> None:
@@ -364,14 +411,14 @@ def test_a_push_without_a_token(toy: LoopbackHub, slept: list[float], monkeypatc
 
 
 def test_a_branch_that_moved_meanwhile(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = client._Target.prepare
+    prepare = uploading._Target.prepare
 
     def while_somebody_pushes(target: Any, *asked: Any) -> Any:
         found = prepare(target, *asked)
         toy.commit(NAME, {"other.txt": b"first"})
         return found
 
-    monkeypatch.setattr(client._Target, "prepare", while_somebody_pushes)
+    monkeypatch.setattr(uploading._Target, "prepare", while_somebody_pushes)
     assert "someone pushed meanwhile" in failing(push, ModelLoadError, slept)
     assert "other.txt" in toy.repos["model", NAME].resolve("main").tree
 
@@ -381,6 +428,47 @@ def test_a_hub_without_xet_is_told_apart(toy: LoopbackHub, slept: list[float], m
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     assert "set HF_HUB_DISABLE_XET=1" in failing(push, HubUnreachableError, slept)
+
+
+STEPS = ["POST .*/repos/create", "GET .*/refs", "GET /api/models", "POST .*/preupload", "POST .*info/lfs", "PUT /upload"]
+
+
+@pytest.mark.parametrize("match", [*STEPS, "POST .*/commit"])
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "status", "status": 429}, {"kind": "drop"}], ids=str)
+def test_a_push_that_fails_on_the_way_does_not_wait(toy: LoopbackHub, slept: list[float], match: str, fault: dict[str, Any]) -> None:
+    before = toy.repos["model", NAME].branches["main"]
+    toy.fail(match=match, times=-1, **fault)
+    said = failing(push, HubUnreachableError, slept)
+    what = {503: "it answered 503", 429: "rate limited, try again later"}.get(fault.get("status", 0), "disconnected")
+    assert what in said and not slept
+    assert toy.repos["model", NAME].branches["main"] == before
+
+
+@pytest.mark.parametrize("match", STEPS)
+@pytest.mark.parametrize("kind", ["status", "drop"])
+def test_a_hub_that_stumbles_once_during_a_push_is_asked_again(toy: LoopbackHub, slept: list[float], match: str, kind: str) -> None:
+    fault = toy.fail(kind, match)
+    assert push().commit == toy.repos["model", NAME].branches["main"]
+    assert fault.times == 0 and not slept
+
+
+@pytest.mark.parametrize("match", [*STEPS, "POST .*/commit"])
+def test_a_push_to_a_hub_that_hangs_is_given_up(toy: LoopbackHub, monkeypatch: pytest.MonkeyPatch, match: str) -> None:
+    for name, value in {"PATIENCE": 0.3, "_COMMIT_WITHIN": 0.3, "_SLOWEST": 1e9}.items():
+        monkeypatch.setattr(uploading, name, value)
+    release = threading.Event()
+    monkeypatch.setattr(time, "sleep", lambda seconds: release.wait(20))  # the Hub's own delay
+    toy.fail("hang", match, delay=20, times=-1)
+    try:
+        assert "could not be reached (" in failing(push, HubUnreachableError, [])
+    finally:
+        release.set()
+
+
+def test_a_push_that_meets_a_rate_limit_says_when_to_come_back(toy: LoopbackHub, slept: list[float]) -> None:
+    toy.fail("status", "POST .*/preupload", status=429, times=-1, headers={"RateLimit": '"api";r=0;t=200'})
+    assert "rate limited, try again in 20" in failing(push, HubUnreachableError, slept)
+    assert not slept
 
 
 def test_a_push_to_a_dead_endpoint(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
