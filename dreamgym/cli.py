@@ -335,16 +335,23 @@ def push(
 
 
 def pull(repo: tyro.conf.Positional[str], *, revision: str | None = None, out: Path | None = None) -> None:
-    """Fetch a world model from the Hugging Face Hub, check it, and keep it in the cache or in a folder of yours.
+    """Fetch a world model or an agent from the Hugging Face Hub, check it, and keep it in the cache or in a folder of yours.
 
     Args:
         repo: user/name, or user/name@revision.
         revision: A branch, a tag or a commit; main by default.
         out: A folder to copy it to.
     """
-    from dreamgym.hub.sharing import pull_model
+    from dreamgym.errors import ModelNotFoundError
+    from dreamgym.hub.sharing import pull_agent_files, pull_model
 
-    source = pull_model(repo, revision=revision, folder=out)
+    try:
+        source = pull_model(repo, revision=revision, folder=out)
+    except ModelNotFoundError as error:
+        try:
+            source = pull_agent_files(repo, revision=revision, folder=out)
+        except ModelNotFoundError:
+            raise error from None
     print(source + ("" if out is None else f"   copied to: {out}"))
 
 

@@ -20,7 +20,7 @@ from dreamgym.agents.agent_files import MAX_FILE as MAX_AGENT_FILE
 from dreamgym.agents.agent_files import WEIGHTS as AGENT_WEIGHTS
 from dreamgym.agents.loading import load_agent
 from dreamgym.errors import ModelLoadError
-from dreamgym.formats.files import FileSet
+from dreamgym.formats.files import FileSet, replace_files
 from dreamgym.formats.strict_json import dumps, loads, quote
 from dreamgym.hub import bundle
 from dreamgym.hub.client import Access, Repo, fetch, parse_repo
@@ -30,7 +30,7 @@ from dreamgym.hub.repository import Pushed
 from dreamgym.hub.uploading import upload
 from dreamgym.models.world_model import WorldModel
 
-__all__ = ["pull_agent", "pull_model", "push_agent", "push_model"]
+__all__ = ["pull_agent", "pull_agent_files", "pull_model", "push_agent", "push_model"]
 
 T = TypeVar("T")
 Measured = Mapping[str, Any] | str | os.PathLike[str] | None
@@ -290,6 +290,28 @@ def pull_agent(repo: Repo, access: Access, read: Callable[[FileSet], T]) -> T:
         raise described.place.error("lacks the key 'files', so nothing says which weights are meant; its author can push it again")
     whole = fetch(Repo(first.repo_id, first.commit), MAX_AGENT_FILE, access, what="dreamgym agent")
     return read_snapshot(whole, access, read, _damaged_agent_files, what="agent")
+
+
+def pull_agent_files(name: str, *, revision: str | None = None, folder: Path | None = None, access: Access | None = None) -> str:
+    """Fetch an agent from the Hub into the cache, see that its files are whole, and copy them to `folder` if there is one.
+
+    Returns "user/repo@commit". Whether it fits a model is seen where it is loaded for one. Raises as `pull_agent`.
+    """
+    access = access or Access()
+    first = fetch(parse_repo(name, revision), {AGENT: MAX_AGENT_FILE[AGENT]}, access, what="dreamgym agent")
+
+    def copied(files: FileSet) -> None:
+        vouched = read_description(files).weights
+        contents = {}
+        if vouched is not None:
+            contents[AGENT_WEIGHTS] = files.read(AGENT_WEIGHTS, limit=MAX_AGENT_FILE[AGENT_WEIGHTS])
+            vouched.check(contents[AGENT_WEIGHTS], files.where(AGENT_WEIGHTS), AGENT)
+        contents[AGENT] = files.read(AGENT, limit=MAX_AGENT_FILE[AGENT])
+        if folder is not None:
+            replace_files(folder, contents)
+
+    pull_agent(Repo(first.repo_id, first.commit), access, copied)
+    return f"{first.repo_id}@{first.commit}"
 
 
 def _damaged_agent_files(files: FileSet) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,3 +249,49 @@ def test_the_agent_of_a_bundled_model_goes_by_its_name(tmp_path, monkeypatch):
     assert np.array_equal(load_agent("Toy", model).vector, first.vector)
     second.save(tmp_path / "Toy")
     assert np.array_equal(load_agent("Toy", model).vector, second.vector)  # a folder here goes first
+
+
+def test_of_many_faults_the_cheapest_to_find_is_told_first(tmp_path: Path) -> None:
+    """The order of checks: ranges, number of parameters, sizes, checksums, headers, numbers, a step. Each fault is mended in turn."""
+    bundle.save(toys.ensemble(), tmp_path)
+    good, config = (tmp_path / toys.WEIGHTS).read_bytes(), toys.read_json(tmp_path)
+
+    def explosive(tensors: dict[str, Any]) -> None:
+        for name in tensors:
+            if "core.network" in name:
+                tensors[name] *= 1e30
+
+    def not_a_number(tensors: dict[str, Any]) -> None:
+        tensors["core.network.weights.0"][0] = float("nan")
+
+    def too_many(tensors: dict[str, Any]) -> None:
+        not_a_number(tensors)
+        tensors["extra"] = torch.zeros(1)
+
+    toys.forge_tensors(tmp_path, toys.WEIGHTS, explosive)
+    explodes = (tmp_path / toys.WEIGHTS).read_bytes()
+    toys.forge_tensors(tmp_path, toys.WEIGHTS, not_a_number)
+    nan = (tmp_path / toys.WEIGHTS).read_bytes()
+    toys.forge_tensors(tmp_path, toys.WEIGHTS, too_many)
+    extra = (tmp_path / toys.WEIGHTS).read_bytes()
+
+    def told(**core: Any) -> str:
+        toys.edit_config(tmp_path, lambda found: found["model"].update(core={**config["model"]["core"], **core}))
+        with pytest.raises(InvalidModelError) as caught:
+            bundle.load(tmp_path)
+        return str(caught.value)
+
+    (tmp_path / toys.WEIGHTS).write_bytes(extra + b"more")
+    assert "units is 1000000000" in told(units=10**9)
+    assert "parameters; the limit is" in told(units=8192, layers=16, members=64)
+    assert "config.json announces" in told()
+    (tmp_path / toys.WEIGHTS).write_bytes(extra[:-1] + bytes([extra[-1] ^ 1]))
+    assert "sha256 is" in told()
+    (tmp_path / toys.WEIGHTS).write_bytes(extra)
+    assert "that this model does not: 'extra'" in told()
+    toys.forge(tmp_path, toys.WEIGHTS, nan)
+    assert "NaN or infinite values" in told()
+    toys.forge(tmp_path, toys.WEIGHTS, explodes)
+    assert "a dream of one step gives NaN" in told()
+    toys.forge(tmp_path, toys.WEIGHTS, good)
+    assert bundle.load(tmp_path).spec.env_id == "CartPole-v1"

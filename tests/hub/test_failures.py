@@ -83,6 +83,24 @@ def test_private_with_somebody_elses_token_says_which(toy: LoopbackHub, slept: l
     assert "(passed as token=)" in failing(lambda: load(token=TOKENS["bob"]), ModelNotFoundError, slept)
 
 
+def test_a_stored_token_is_named_as_that(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setenv("HF_TOKEN", "")
+    stored = Path(constants.HF_TOKEN_PATH)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        stored.write_text(WRONG)
+        assert "the token that hf auth login stored is not valid" in failing(load, ModelAccessError, slept)
+        toy.repos["model", NAME].private = True
+        stored.write_text(TOKENS["bob"])
+        assert failing(load, ModelNotFoundError, slept).endswith("the token in use (stored by hf auth login) has no access.")
+        stored.write_text(TOKENS["alice"])
+        assert load().model_info["repo"] == NAME
+    finally:
+        stored.unlink()
+
+
 def test_a_wrong_token_says_where_it_came_from(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", WRONG)
     said = failing(load, ModelAccessError, slept)

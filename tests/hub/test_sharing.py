@@ -22,6 +22,7 @@ from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
 from dreamgym.hub import bundle, uploading
 from dreamgym.models.world_model import WorldModel
+from dreamgym.testing import check_world_model
 from tests.hub import toys
 from tests.hub.conftest import environment, move_to
 from tests.hub.loopback_hub import LoopbackHub
@@ -62,14 +63,16 @@ ELSEWHERE = """
 import json, sys
 import gymnasium as gym
 import dreamgym
-from tests.hub.test_sharing import trajectory
+from tests.hub.test_sharing import acts, trajectory, vector_trajectory
 env = gym.make("dreamgym/Dream-v0", model="alice/toy")
-print(json.dumps([trajectory(env), env.unwrapped.model.model_info["revision"]]))
+model = env.unwrapped.model
+vector = gym.make_vec("dreamgym/Dream-v0", 3, model="alice/toy", revision="v1")
+agent = dreamgym.load_agent("alice/agent", model)
+print(json.dumps([trajectory(env), vector_trajectory(vector), acts(agent), model.model_info["revision"]]))
 """
 PUSH = """
-from tests.hub import toys
-from tests.hub.test_sharing import MEASURED
-print(toys.ensemble().push_to_hub("alice/toy", license="mit", fidelity=MEASURED, tag="v1").commit)
+from tests.hub.test_sharing import push_both
+print(push_both())
 """
 
 
@@ -79,22 +82,53 @@ def run(code: str, env: dict[str, str]) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def local_trajectory() -> list[Any]:
-    return trajectory(gym.make("dreamgym/Dream-v0", model=toys.ensemble()))
+def vector_trajectory(env: Any, steps: int = 20) -> list[Any]:
+    """All that seeded dreams say side by side."""
+    env.action_space.seed(3)
+    said = [env.reset(seed=3)[0]]
+    for _ in range(steps):
+        said += env.step(env.action_space.sample())[:4]
+    return [np.asarray(part).tolist() for part in said]
+
+
+def an_agent() -> dreamgym.LinearController:
+    model = toys.ensemble()
+    agent = dreamgym.LinearController(model.spec, model.core.feature_size)
+    agent.vector = np.linspace(-1, 1, agent.num_parameters)
+    return agent
+
+
+def acts(agent: Any) -> list[Any]:
+    """What an agent does where features are these."""
+    features = np.random.default_rng(0).normal(size=(30, agent.feature_size)).astype(np.float32)
+    found: list[Any] = agent.predict(features, deterministic=True)[0].tolist()
+    return found
+
+
+def push_both() -> str:
+    """A model, and an agent that sees through it; the model's commit."""
+    commit: str = push(tag="v1").commit
+    an_agent().push_to_hub("alice/agent", license="mit", model=f"alice/toy@{commit}", allow_unevaluated=True)
+    return commit
+
+
+def assert_same_elsewhere(hub: LoopbackHub, home: Path, commit: str) -> None:
+    """A process with an empty home, whom nobody knows, dreams and acts as this one does without the Hub."""
+    said, side_by_side, acted, revision = json.loads(run(ELSEWHERE, environment(hub, home, user=None)))
+    assert revision == commit
+    assert said == trajectory(gym.make("dreamgym/Dream-v0", model=toys.ensemble()))
+    assert side_by_side == vector_trajectory(gym.make_vec("dreamgym/Dream-v0", 3, model=toys.ensemble()))
+    assert acted == acts(an_agent()) and len({str(action) for action in acted}) > 1
 
 
 def test_a_push_is_dreamt_the_same_on_another_machine_by_way_of_lfs(hub: LoopbackHub, tmp_path: Path) -> None:
-    pushed = push()
-    said, revision = json.loads(run(ELSEWHERE, environment(hub, tmp_path / "other", user=None)))
-    assert said == local_trajectory() and revision == pushed.commit
+    assert_same_elsewhere(hub, tmp_path / "other", push_both())
     assert hub.requests("PUT /upload") and not hub.requests("xet")
 
 
 def test_a_push_is_dreamt_the_same_on_another_machine_by_way_of_xet(xet_hub: LoopbackHub, tmp_path: Path) -> None:
     xet_hub.add_user("alice", "hf_alice_secret")
-    commit = run(PUSH, environment(xet_hub, tmp_path / "alice"))
-    said, revision = json.loads(run(ELSEWHERE, environment(xet_hub, tmp_path / "other", user=None)))
-    assert said == local_trajectory() and revision == commit
+    assert_same_elsewhere(xet_hub, tmp_path / "other", run(PUSH, environment(xet_hub, tmp_path / "alice")))
     assert xet_hub.requests("xet-write-token") and xet_hub.requests("xet-read-token") and not xet_hub.requests("PUT /upload")
 
 
@@ -132,6 +166,18 @@ def test_a_push_is_one_commit_of_what_it_brings(hub: LoopbackHub) -> None:
     assert len(repo.commits) == 2 and repo.tags == {"v1": pushed.commit} and pushed.url == f"{hub.endpoint}/alice/toy"
     assert set(files_of(hub)) == {*MODEL_FILES, "README.md", "fidelity.json", ".gitattributes"}
     assert json.loads(files_of(hub)["fidelity.json"]) == MEASURED
+
+
+def test_a_pushed_card_has_the_numbers_of_the_fidelity_that_was_pushed_beside_it(hub: LoopbackHub) -> None:
+    from huggingface_hub import ModelCard
+
+    fidelity = Path(bundle.bundled_folder("CartPole") or "", "fidelity.json")
+    push(fidelity=fidelity)
+    card: Any = ModelCard.load("alice/toy").data
+    told = json.loads(files_of(hub)["fidelity.json"])
+    assert told == json.loads(fidelity.read_text())
+    assert (card.library_name, card.pipeline_tag, card.license) == ("dreamgym", "reinforcement-learning", "mit")
+    assert card.eval_results[0].metric_value == told["policy"]["awake"]["mean"]
 
 
 def test_the_same_push_again_makes_no_commit(hub: LoopbackHub) -> None:
@@ -328,6 +374,13 @@ def test_environments_of_one_commit_share_one_model_until_the_branch_moves(hub: 
     assert registration.load_model("alice/toy") is not one
 
 
+def test_check_world_model_takes_a_repository_at_a_revision(hub: LoopbackHub, no_models_yet: None, own_cache: Path) -> None:
+    push(tag="v1")
+    push(toys.rssm(), fidelity=None, allow_unevaluated=True)
+    report = check_world_model("alice/toy", revision="v1", cache_dir=own_cache, steps=20)
+    assert report.ok and "CartPole-v1" in report.model, str(report)
+
+
 def test_a_folder_that_looks_like_a_repository_wins_with_a_warning(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,4 +559,9 @@ def test_an_agent_from_the_command_line(hub: LoopbackHub, world: WorldModel, tmp
     assert cli.main(["info", "alice/agent"]) == 0
     printed = capsys.readouterr().out
     assert "an agent" in printed and "linear" in printed
+    assert cli.main(["pull", "alice/agent", "--out", str(tmp_path / "copied")]) == 0
+    assert "alice/agent@" in capsys.readouterr().out
+    assert acts(dreamgym.load_agent(tmp_path / "copied", world)) == acts(agents_of(world)["linear"])
+    assert cli.main(["pull", "alice/nothing"]) == 1
+    assert "no model 'alice/nothing'" in capsys.readouterr().err
     assert asked_for(hub) >= {"agent.json"} and "fidelity.json" not in files_of(hub, "alice/agent")

@@ -1,4 +1,4 @@
-"""Bundles of older formats, frozen when they were current (tests/hub/format_1 and format_2), load and dream as they did then."""
+"""Bundles of every format, frozen while it was current (tests/hub/format_1 and so on), load and dream as they did then."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from dreamgym.hub.config import FORMAT_VERSION, parse_config
 from dreamgym.hub.upgrades import upgrade
 from dreamgym.models.rssm import RSSM, RSSMState
 from tests.hub import toys
+from tests.models.builders import tiny_mdn
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 FORMAT_2 = Path(__file__).parent / "format_2"
-BOTH = pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2], ids=["1", "2"])
+FORMAT_3 = Path(__file__).parent / "format_3"
+FORMATS = {1: FORMAT_1, 2: FORMAT_2, 3: FORMAT_3}
+ALL = pytest.mark.parametrize("folder", FORMATS.values(), ids=map(str, FORMATS))
 TOP = Place("config.json")
 
 
@@ -37,7 +40,14 @@ def close(mine: Tensor, its: Tensor) -> None:
     torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)  # other machines multiply matrices in another order
 
 
-@BOTH
+def test_every_format_has_a_bundle_that_says_its_number() -> None:
+    assert list(FORMATS) == list(range(1, FORMAT_VERSION + 1)), "freeze a tiny bundle of the new format"
+    for number, folder in FORMATS.items():
+        for path in folder.glob("*/config.json"):
+            assert json.loads(path.read_text())["format_version"] == number
+
+
+@ALL
 def test_an_old_bundle_dreams_as_it_did(folder: Path) -> None:
     said = toys.dream(bundle.load(folder / "ensemble"))
     frozen = load_file(folder / "ensemble" / "dream.safetensors")
@@ -77,13 +87,19 @@ def test_bundled_models_predict_as_when_they_were_published(name: str) -> None:
         close(tensor, frozen[f"{name}.{key}"])
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("make", [toys.ensemble, toys.rssm])
 def test_what_an_old_format_left_unsaid_is_what_it_meant(make: Callable[[], Any], folder: Path) -> None:
     """The toys use today's defaults, which are the old formats' behaviour."""
     config = parse_config((folder / make.__name__ / "config.json").read_bytes(), "config.json")
     model = make()
     assert config.model == model.config and config.spec == model.spec
+
+
+def test_a_model_that_came_with_format_3_says_what_it_said_then() -> None:
+    """If this fails a config dataclass has changed: the format must get a new number, and this file stay readable."""
+    config = parse_config((FORMAT_3 / "mdnrnn" / "config.json").read_bytes(), "config.json")
+    assert config.model == tiny_mdn(members=1, units=3, mixtures=2).config
 
 
 def test_upgrading_leaves_the_old_value_as_it_was_and_the_newest_format_alone() -> None:
