@@ -175,9 +175,17 @@ def test_a_download_that_is_cut_once_goes_on(toy: LoopbackHub) -> None:
     assert load().model_info["repo"] == NAME
 
 
-def test_a_slow_download_is_waited_for(toy: LoopbackHub) -> None:
-    toy.fail("slow", "GET /blob", delay=0.2, times=-1)
-    assert load().model_info["repo"] == NAME
+def test_a_slow_download_is_waited_for_as_long_as_something_arrives(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(client, "PATIENCE", 1.0)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1.0)
+    hub.add_repo("alice/large", {"model.safetensors": bytes(500_000)})
+    hub.fail("slow", "GET /blob", delay=0.2, times=-1)  # for each 64 KiB
+    started = time.monotonic()
+    found = client.fetch(client.Repo("alice/large"), {"model.safetensors": 10**6}, client.Access())
+    assert time.monotonic() - started > 1.4 and found.files["model.safetensors"].stat().st_size == 500_000
+    assert len(hub.requests("GET /blob")) == 1
 
 
 @pytest.mark.parametrize("match", ["GET /api", "HEAD ", "GET /blob", "GET .*config.json"])

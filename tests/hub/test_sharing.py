@@ -141,12 +141,14 @@ def test_exactly_three_files_are_asked_for(hub: LoopbackHub) -> None:
     assert len(hub.requests(r"GET /api")) == 1  # the revision is resolved once
 
 
-def test_pinned_and_cached_nothing_is_asked(hub: LoopbackHub) -> None:
+def test_pinned_and_cached_nothing_is_asked(hub: LoopbackHub, no_models_yet: None) -> None:
     commit = push().commit
     WorldModel.from_pretrained("alice/toy")
     hub.log.clear()
     assert WorldModel.from_pretrained("alice/toy", revision=commit).model_info == {"repo": "alice/toy", "revision": commit}
     assert WorldModel.from_pretrained(f"alice/toy@{commit}", local_files_only=True).source == f"alice/toy@{commit}"
+    assert gym.make("dreamgym/Dream-v0", model="alice/toy", revision=commit).unwrapped.model.model_info["revision"] == commit
+    assert gym.make_vec("dreamgym/Dream-v0", 2, model=f"alice/toy@{commit}").reset(seed=0)[0].shape == (2, 4)
     assert not hub.log
 
 
