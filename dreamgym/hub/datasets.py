@@ -25,11 +25,9 @@ from dreamgym.formats.arrays import ArrayType, check_looks, read_arrays, write_a
 from dreamgym.formats.codec import encode
 from dreamgym.formats.files import FileSet, Fingerprint
 from dreamgym.formats.strict_json import loads
-from dreamgym.hub.client import Access, Repo, Snapshot, fetch, parse_repo, refetch
-from dreamgym.hub.repository import Pushed
+from dreamgym.hub.client import Access, Pushed, Repo, Snapshot, fetch, parse_repo, refetch, upload
 from dreamgym.hub.rollout_meta import MAX_META, MAX_SHARDS, META, RolloutMeta, Shard, parse_meta, shard_name, write_meta
 from dreamgym.hub.rollout_statistics import rollout_statistics
-from dreamgym.hub.uploading import upload
 from dreamgym.structs import Observation, Spec
 
 __all__ = ["MAX_BYTES", "from_hub", "load_rollouts", "push_dataset_to_hub", "save_rollouts"]

@@ -23,11 +23,9 @@ from dreamgym.errors import ModelLoadError
 from dreamgym.formats.files import FileSet, replace_files
 from dreamgym.formats.strict_json import dumps, loads, quote
 from dreamgym.hub import bundle
-from dreamgym.hub.client import Access, Repo, fetch, parse_repo
+from dreamgym.hub.client import Access, Pushed, Repo, fetch, parse_repo, upload
 from dreamgym.hub.config import CONFIG, STARTS, WEIGHTS, read_config
 from dreamgym.hub.pulling import MODEL_FILES, copy_files, fetch_model, read_snapshot, with_optional
-from dreamgym.hub.repository import Pushed
-from dreamgym.hub.uploading import upload
 from dreamgym.models.world_model import WorldModel
 
 __all__ = ["pull_agent", "pull_agent_files", "pull_model", "push_agent", "push_model"]

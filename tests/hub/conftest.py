@@ -77,7 +77,8 @@ def move_to(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def xet_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
     """What users have by default: large files travel through hf_xet. Its environment is for subprocesses: `environment`."""
-    with LoopbackHub(xet_dir=tmp_path_factory.mktemp("xet")) as served:
+    with LoopbackHub(xet_dir=tmp_path_factory.mktemp("xet")) as served, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_XET_CACHE", str(tmp_path_factory.mktemp("xet-cache")))  # the Hub opens its store with hf_xet, too, which logs
         yield served
 
 

@@ -12,9 +12,8 @@ import pytest
 
 from dreamgym.errors import HubUnreachableError, InvalidModelError, MissingDependencyError, ModelNotFoundError
 from dreamgym.hub import client, questions
-from dreamgym.hub.client import Access, Repo, fetch, parse_repo, refetch
+from dreamgym.hub.client import Access, Repo, fetch, parse_repo, refetch, upload
 from dreamgym.hub.impatience import GaveUpError
-from dreamgym.hub.uploading import upload
 from tests.hub.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client, about its own calls

@@ -15,7 +15,7 @@ import gymnasium as gym
 import pytest
 
 from dreamgym.errors import HubUnreachableError, InvalidModelError, ModelAccessError, ModelLoadError, ModelNotFoundError
-from dreamgym.hub import bundle, client, uploading
+from dreamgym.hub import bundle, client
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 from tests.hub.conftest import TOKENS, move_to
@@ -369,7 +369,7 @@ def test_a_captive_portal_is_no_hub(toy: LoopbackHub, slept: list[float], portal
     with pytest.raises(HubUnreachableError, match="did not answer like a Hugging Face Hub"):
         load(revision="0" * 40)
     with pytest.raises(HubUnreachableError, match="did not answer like a Hugging Face Hub"):
-        uploading.upload(NAME, {"x": b""}, message="x")
+        client.upload(NAME, {"x": b""}, message="x")
 
 
 def test_an_endpoint_with_a_password_in_it_is_shown_without(monkeypatch: pytest.MonkeyPatch, toy: LoopbackHub, slept: list[float]) -> None:
@@ -419,7 +419,7 @@ def test_a_cache_that_may_not_be_written_is_named(toy: LoopbackHub, own_cache: P
 
 
 def push(token: str | None = None) -> Any:
-    return uploading.upload(NAME, {"config.json": b"{}", "model.safetensors": bytes(3000)}, token=token, message="x")
+    return client.upload(NAME, {"config.json": b"{}", "model.safetensors": bytes(3000)}, token=token, message="x")
 
 
 def test_a_push_without_the_right_says_who_one_is(toy: LoopbackHub, slept: list[float]) -> None:
@@ -437,14 +437,14 @@ def test_a_push_without_a_token(toy: LoopbackHub, slept: list[float], monkeypatc
 
 
 def test_a_branch_that_moved_meanwhile(toy: LoopbackHub, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = uploading._Target.prepare
+    prepare = client._Target.prepare
 
     def while_somebody_pushes(target: Any, *asked: Any) -> Any:
         found = prepare(target, *asked)
         toy.commit(NAME, {"other.txt": b"first"})
         return found
 
-    monkeypatch.setattr(uploading._Target, "prepare", while_somebody_pushes)
+    monkeypatch.setattr(client._Target, "prepare", while_somebody_pushes)
     assert "someone pushed meanwhile" in failing(push, ModelLoadError, slept)
     assert "other.txt" in toy.repos["model", NAME].resolve("main").tree
 
@@ -481,7 +481,7 @@ def test_a_hub_that_stumbles_once_during_a_push_is_asked_again(toy: LoopbackHub,
 @pytest.mark.parametrize("match", [*STEPS, "POST .*/commit"])
 def test_a_push_to_a_hub_that_hangs_is_given_up(toy: LoopbackHub, monkeypatch: pytest.MonkeyPatch, match: str) -> None:
     for name, value in {"PATIENCE": 0.3, "_COMMIT_WITHIN": 0.3, "_SLOWEST": 1e9}.items():
-        monkeypatch.setattr(uploading, name, value)
+        monkeypatch.setattr(client, name, value)
     release = threading.Event()
     monkeypatch.setattr(time, "sleep", lambda seconds: release.wait(20))  # the Hub's own delay
     toy.fail("hang", match, delay=20, times=-1)

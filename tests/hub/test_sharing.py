@@ -20,7 +20,7 @@ import dreamgym
 from dreamgym import cli, registration
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.errors import InvalidModelError, ModelNotFoundError
-from dreamgym.hub import bundle, uploading
+from dreamgym.hub import bundle, client
 from dreamgym.models.world_model import WorldModel
 from dreamgym.testing import check_world_model
 from tests.hub import toys
@@ -516,7 +516,7 @@ def test_an_agent_whose_weights_nobody_vouches_for_is_not_taken_from_the_hub(hub
     agents_of(world)["linear"].push_to_hub("alice/agent", license="mit", allow_unevaluated=True, model=world)
     told = json.loads(files_of(hub, "alice/agent")["agent.json"])
     old = {name: told[name] for name in ("feature_size", "config", "kind")}  # as the first versions wrote it, and folders still hold it
-    uploading.upload("alice/agent", {"agent.json": json.dumps(old).encode()}, message="an old one")
+    client.upload("alice/agent", {"agent.json": json.dumps(old).encode()}, message="an old one")
     with pytest.raises(InvalidModelError, match=r"agent\.json: the top level lacks the key 'files'.*push it again"):
         dreamgym.load_agent("alice/agent", world)
 

@@ -34,11 +34,11 @@ ATTEMPTS = """
 import json, os, sys, time, traceback
 import torch
 from dreamgym.errors import DreamGymError
-from dreamgym.hub import client, uploading
+from dreamgym.hub import client
 from dreamgym.models.world_model import WorldModel
 from tests.hub import toys
 
-uploading._SLOWEST = 1e9
+client._SLOWEST = 1e9
 
 def push(number):
     model = toys.ensemble()
@@ -64,9 +64,9 @@ for number, line in enumerate(sys.stdin):
         push(number)  # fresh bytes: hf_xet keeps what it has seen
         answer = {}
     else:
-        client.PATIENCE = uploading.PATIENCE = order["patience"]
+        client.PATIENCE = order["patience"]
         answer = tried({"push": push, "load": load}[order["do"]], number)
-        client.PATIENCE = uploading.PATIENCE = 10.0
+        client.PATIENCE = 10.0
     print(json.dumps(answer), flush=True)
 os._exit(0)  # hf_xet would not let go of what was given up
 """
