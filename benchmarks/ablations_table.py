@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.curves import Panel, drawn, near
 from benchmarks.pages import written
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,7 @@ ABLATIONS = ROOT / "benchmarks" / "results" / "ablations"
 GATES = ROOT / "benchmarks" / "results" / "gates"
 PAGE = ROOT / "docs" / "ablations.md"
 NOTHING = ["No cell of this is recorded yet."]
+MARKS = (5_000, 10_000, 15_000, 20_000)  # env steps of online cells
 
 Record = dict[str, Any]
 
@@ -79,19 +81,37 @@ def parts_table(kind: str, labels: dict[str, str], folder: Path = ABLATIONS) -> 
             errors = [f"{np.mean([_share(record['reward_error'][step]) for record in group]):.2f}" for step in steps]
             lines.append(f"| {variant} | {_cell(group)} | {_cell(group, 'dream')} | {' | '.join(errors)} |")
         lines += ["", _chance(offline)]
-    return [*lines, *_online([record for record in records if record["settings"]["online"]], labels)]
+    return [*lines, *_online(kind, [record for record in records if record["settings"]["online"]], labels)]
 
 
-def _online(records: Sequence[Record], labels: dict[str, str]) -> Iterator[str]:
-    """Curves of cells that learned from their own experience: mean of the seeds at each evaluation."""
+def _online(kind: str, records: Sequence[Record], labels: dict[str, str]) -> Iterator[str]:
+    """Learning curves of cells whose agent explored by itself, and the same as numbers."""
     if not records:
         return
-    marks = [int(steps) for steps, _ in records[0]["curve"]]
-    yield from ("", "| online, evaluated at env steps | " + " | ".join(f"{mark:,}" for mark in marks) + " | at the end |")
-    yield "|---" * (len(marks) + 2) + "|"
-    for variant, group in _variants(records, labels):
-        curves = np.mean([[value for _, value in record["curve"]] for record in group], 0)
-        yield f"| {variant} | " + " | ".join(f"{value:.0f}" for value in curves) + f" | {_cell(group)} |"
+    groups = list(_variants(records, labels))
+    title = "learning online: returns of exploring episodes"
+    yield from ("", f"And {title}, one line a seed, means of five episodes:", "", f"![{title}]({_picture(kind).relative_to(PAGE.parent)})")
+    yield from (
+        "",
+        "| at env steps | " + " | ".join(f"{mark:,}" for mark in MARKS) + " | awake at the end |",
+        "|---" * (len(MARKS) + 2) + "|",
+    )
+    for variant, group in groups:
+        cells = [near([record["curve"] for record in group], mark, within=1_000) for mark in MARKS]
+        yield f"| {variant} | " + " | ".join(cells) + f" | {_cell(group)} |"
+
+
+def pictures(folder: Path = ABLATIONS) -> Iterator[tuple[Path, str]]:
+    """The curves of online cells: where each picture is, and its text."""
+    for kind, labels in (("path", PATHS), ("objective", OBJECTIVES)):
+        records = _records(folder, f"{kind}-online-*")
+        if records:
+            panels = [Panel(label, [record["curve"] for record in group]) for label, group in _variants(records, labels)]
+            yield _picture(kind), drawn(panels, common=True)
+
+
+def _picture(kind: str) -> Path:
+    return PAGE.parent / "papers" / "curves" / f"ablation-{kind}.svg"
 
 
 def strangers_table(folder: Path = GATES) -> list[str]:
@@ -157,6 +177,8 @@ def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
 
 
 if __name__ == "__main__":
+    for picture, drawing in pictures():
+        picture.write_text(drawing)
     text = PAGE.read_text()
     for start, make in blocks():
         text = written(text, start, make())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Panel", "drawn"]
+__all__ = ["Panel", "drawn", "near"]
 
 Curve = Sequence[Sequence[float]]  # (env steps, return)
 
@@ -26,23 +26,36 @@ class Panel:
     published: Curve = ()
 
 
-def drawn(panels: Sequence[Panel]) -> str:
-    """Panels beside one another, as the text of an SVG file."""
+def drawn(panels: Sequence[Panel], *, common: bool = False) -> str:
+    """Panels beside one another, as the text of an SVG file; common: all on the same axes."""
+    axes = [_axes(panels if common else [panel]) for panel in panels]
     width = WIDTH * len(panels)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{HEIGHT}" fill="white"/>',
     ]
-    for number, panel in enumerate(panels):
-        lines += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel), "</g>"]
+    for number, (panel, bounds) in enumerate(zip(panels, axes)):
+        lines += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel, *bounds), "</g>"]
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _panel(panel: Panel) -> Iterator[str]:
+def near(seeds: Sequence[Curve], mark: int, *, within: int) -> str:
+    """The seeds' mean return within so many env steps of a mark; nothing where a seed has none."""
+    found = [[value for steps, value in seed if abs(steps - mark) <= within] for seed in seeds]
+    return f"{np.mean([np.mean(values) for values in found]):.0f}" if all(found) else ""
+
+
+def _axes(panels: Sequence[Panel]) -> tuple[float, float, float]:
+    """The last step, the lowest and the highest return to be shown."""
+    curves = [curve for panel in panels for curve in panel.seeds]
+    points = [np.asarray(panel.published, float) for panel in panels if panel.published]
+    shown = np.concatenate([*(_smooth(np.asarray(curve, float)) for curve in curves), *points])
+    return shown[:, 0].max(), shown[:, 1].min(), shown[:, 1].max()
+
+
+def _panel(panel: Panel, last: float, low: float, high: float) -> Iterator[str]:
     curves = [_smooth(np.asarray(curve, float)) for curve in panel.seeds]
-    shown = np.concatenate([*curves, *([np.asarray(panel.published, float)] if panel.published else [])])
-    last, low, high = shown[:, 0].max(), shown[:, 1].min(), shown[:, 1].max()
 
     def place(steps: float, value: float) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * steps / last

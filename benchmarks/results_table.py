@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.curves import Panel, drawn
+from benchmarks.curves import Panel, drawn, near
 from benchmarks.pages import written
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,14 +101,9 @@ def _curves(curves: list[tuple[str, list[list[list[float]]]]], *, official: bool
     yield "| training episodes, mean of seeds, at env steps | " + " | ".join(f"{mark:,}" for mark in MARKS) + " |"
     yield "|---" * (len(MARKS) + 1) + "|"
     for env_id, seeds in curves:
-        yield f"| {env_id} | " + " | ".join(_near(seeds, mark) for mark in MARKS) + " |"
+        yield f"| {env_id} | " + " | ".join(near(seeds, mark, within=10_000) for mark in MARKS) + " |"
         if official and env_id in OFFICIAL:
             yield f"| the same, published | {' | '.join(map(str, OFFICIAL[env_id]))} |"
-
-
-def _near(seeds: list[list[list[float]]], mark: int) -> str:
-    found = [[value for steps, value in seed if abs(steps - mark) <= 10_000] for seed in seeds]
-    return f"{np.mean([np.mean(values) for values in found]):.0f}" if all(found) else ""
 
 
 def _worlds(preset: str) -> list[str]:

@@ -276,9 +276,17 @@ def test_the_table_of_parts_gives_errors_as_shares_of_guessing(tmp_path):
 def test_online_cells_bring_their_curves(tmp_path):
     for seed in (0, 1):
         settings = {"variant": "stochastic", "online": True}
-        write(tmp_path, f"path-online-stochastic-{seed}", -300.0, settings=settings, curve=[[5000, -900.0 - seed * 100], [10000, -400.0]])
+        write(tmp_path, f"path-online-stochastic-{seed}", -300.0, settings=settings, curve=[[4800, -900.0 - seed * 100], [10000, -400.0]])
     lines = SCRIPT["parts_table"]("path", SCRIPT["PATHS"], tmp_path)
-    assert "| stochastic | -950 | -400 | **-300** (-300, -300) |" in lines
+    assert "| stochastic | -950 | -400 |  |  | **-300** (-300, -300) |" in lines
+    (picture, drawing), *others = SCRIPT["pictures"](tmp_path)
+    assert not others and f"({picture.relative_to(SCRIPT['PAGE'].parent)})" in lines[3]
+    assert drawing.count("<polyline") == 2 and "stochastic" in drawing
+
+
+def test_pictures_of_online_cells_are_drawn_from_the_records():
+    for picture, drawing in SCRIPT["pictures"]():
+        assert picture.read_text() == drawing
 
 
 def test_deterministic_paths_keep_the_mean(spec):
