@@ -33,7 +33,10 @@ from dreamgym.evaluation.fidelity import measure, write_fidelity
 from dreamgym.evaluation.prediction_errors import states_before
 from dreamgym.evaluation.returns import report_seeds
 from dreamgym.evaluation.video import film_replay
+from dreamgym.formats.files import sha256
 from dreamgym.hub import bundle
+from dreamgym.hub.config import CONFIG
+from dreamgym.hub.registry import ROWS
 from dreamgym.structs import SequenceBatch, Spec
 from dreamgym.training.harden import Hardening, harden
 from dreamgym.training.logger import MetricsLog
@@ -115,7 +118,17 @@ def pretrain(name: str, *, run_folder: Path | None, seed: int, episodes: int) ->
     logs = [folder / "metrics.jsonl", *(folder / "hardened").glob("metrics.jsonl")]
     (target / "training_log.jsonl").write_text("".join(path.read_text() for path in logs))
     (target / "training.json").write_text(json.dumps({**source, **json.loads((folder / "config.json").read_text())}, indent=1) + "\n")
-    print(write_card(name).read_text())
+    _write_card(name)
+
+
+def _write_card(name: str) -> None:
+    """The card wants the model's row in the registry, which wants the hash of what was just stored: of a new model, say what to write."""
+    if name in ROWS:
+        print(write_card(name).read_text())
+        return
+    digest = sha256((PRETRAINED / name / CONFIG).read_bytes())
+    print(f'{name} has no card yet. Write it into ROWS in dreamgym/hub/registry.py, with config_sha256 "{digest}";')
+    print("then: python -m benchmarks.cards")
 
 
 def _agent(run: Run, model: Any, recipe: Recipe, seed: int) -> tuple[Any, str]:
