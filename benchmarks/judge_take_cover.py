@@ -1,9 +1,10 @@
 """Judge a finished World Models run on Doom TakeCover: every controller on fresh seeds, all controls of the best, and the dream's fidelity.
 
-    python -m benchmarks.judge_take_cover --run runs/VizdoomTakeCover-v1-world-models-fast-0
+    python -m benchmarks.judge_take_cover --run runs/VizdoomTakeCover-v1-world-models-fast-0 --shipped dreamgym/pretrained/DoomTakeCover
 
-Each part is a file in benchmarks/results/world-models that docs/papers/world-models.md is written from (benchmarks/world_models_table.py);
-what is recorded is not done again.
+With --shipped the controls and the fidelity are of what was bundled (in half precision), else of the run's own pair. Each part is a file in
+benchmarks/results/world-models that docs/papers/world-models.md is written from (benchmarks/world_models_table.py); what is recorded is
+not done again.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import torch
 import tyro
 
 from benchmarks.world_models_table import RECORDS
-from dreamgym.agents.loading import load_agent
-from dreamgym.data.encoded import encoded_spec
+from dreamgym.agents.loading import AGENT_FOLDER, load_agent
+from dreamgym.data.collection import collect
+from dreamgym.data.encoded import EncodedSink, encoded_spec
 from dreamgym.data.replay import Replay
 from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.envs import make_from_spec
@@ -36,13 +38,17 @@ from dreamgym.evaluation.scrutiny import run_controls
 from dreamgym.formats.files import replace_files
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import Policy
-from dreamgym.training.world_models_awake import judge_awake
-from dreamgym.training.world_models_learners import held_out_batches
+from dreamgym.structs import Policy, SequenceBatch
+from dreamgym.training.world_models_awake import judge_awake, record_lives
+from dreamgym.training.world_models_collection import random_policy_of
+from dreamgym.training.world_models_config import Iterations
+from dreamgym.training.world_models_learners import encoder_of, held_out_batches
+from dreamgym.training.world_models_presets import world_models_preset
 
 LEFT_RIGHT = {"1|2": (np.int64(1), np.int64(2))}
 NINE_PERIODS = (4, 8, 16, 28, 32, 40, 64)  # with standing still and going right: prototypes/takecover.md
 SWEEPS = tuple(range(2, 65, 2))
+LIFE_SEED = 3_000_000  # of lives that nothing was fitted to
 DREAM_SEED = 2**33  # of dreams that no search and no choice has seen
 
 
@@ -51,6 +57,7 @@ class Judgement:
     """What is asked of a run."""
 
     run: Path
+    shipped: Path | None = None
     episodes: int = 300
     dreams: int = 1024
     search_episodes: int = 20
@@ -66,10 +73,10 @@ class Judgement:
                 awake = judge_awake(agent, model, partial(make_from_spec, model.spec), seeds=report_seeds(self.episodes))
                 dream = self._dreamt(agent, model)
                 who = {"round": int(model_folder.parent.name), "attempt": folder.name, "kind": type(agent).__name__}
-                found.append({**who, "awake": awake.to_json(), "dream": dream})
+                found.append({**who, "chosen": self._is_chosen(folder), "awake": awake.to_json(), "dream": dream})
                 print(f"{folder}: {awake} awake, {dream['mean']:.0f} dreamt", flush=True)
         skip = self._model.spec.preprocess.action_repeat
-        return {"run": str(self.run), "frame_skip": skip, "preset": self._preset, "controllers": found, "chosen": self._chosen}
+        return {"run": str(self.run), "frame_skip": skip, "preset": self._preset, "controllers": found}
 
     def controls(self) -> dict[str, Any]:
         """All controls of the run's own controller."""
@@ -91,8 +98,7 @@ class Judgement:
         with closing(awake_env(model, obs_type=None)) as env:
             lengths = random_length_check(model, env, episodes=self.episodes)
         fixed = fixed_policy_fidelity(model, None, self._nine(), self.episodes)
-        held_out = Replay(encoded_spec(model.spec, model.encoder.embed_size), self.run / "replay" / "held_out")
-        reliability = end_reliability(model, held_out_batches(held_out, episodes=400, batch=48, device=torch.device("cpu")))
+        reliability = end_reliability(model, self._fresh_lives())
         reliability.plot(self.records / "reliability.png")
         print(fixed.table(), lengths.table(), sep="\n", flush=True)
         return {"fixed_policies": fixed.to_json(), "lengths": lengths.to_json(), "reliability": reliability.to_json()}
@@ -114,33 +120,52 @@ class Judgement:
         preset: dict[str, Any] = json.loads((self.run / "config.json").read_text())["preset"]
         return preset
 
-    @cached_property
-    def _chosen(self) -> dict[str, Any]:
-        source: dict[str, Any] = json.loads((self.run / "model" / "config.json").read_text())["source"]
-        return source
+    def _fresh_lives(self) -> list[SequenceBatch]:
+        """Random episodes and as many of the agent's. The run's held-out ones chose M's weights and fitted the chance of an end."""
+        model, build = self._model, partial(make_from_spec, self._model.spec)
+        encode, lived = encoder_of(model, bfloat16=False), Replay(encoded_spec(model.spec, model.encoder.embed_size))
+        sink = EncodedSink(model.spec, encode, lived)
+        collection = world_models_preset(self._preset["name"], model.spec).collection
+        with closing(build()) as env:
+            collect(env, partial(random_policy_of, collection, model.spec, LIFE_SEED), sink, episodes=self.episodes, seed=LIFE_SEED)
+        alone = Iterations(burst_chance=0.0)
+        record_lives(self._agent, model, build, encode, lived, episodes=self.episodes, seed=LIFE_SEED, settings=alone)
+        return held_out_batches(lived, episodes=2 * self.episodes, batch=48, device=torch.device("cpu"))
+
+    def _is_chosen(self, folder: Path) -> bool:
+        """Whether the run took this controller, and the model beside it, for its own."""
+        files = (("model", "model.safetensors", folder.parent / "model"), ("agent", "agent.safetensors", folder))
+        return all((self.run / part / name).read_bytes() == (place / name).read_bytes() for part, name, place in files)
 
     @cached_property
     def _model(self) -> WorldModel:
-        return bundle.load(self.run / "model")
+        return bundle.load(self.shipped or self.run / "model")
 
     @cached_property
     def _agent(self) -> Any:
-        return load_agent(self.run / "agent", self._model)
+        return load_agent((self.shipped or self.run) / AGENT_FOLDER, self._model)
 
 
 def judge(
-    run: Path, *, episodes: int = 300, dreams: int = 1024, search_episodes: int = 20, records: Path = RECORDS
+    run: Path,
+    *,
+    shipped: Path | None = None,
+    episodes: int = 300,
+    dreams: int = 1024,
+    search_episodes: int = 20,
+    records: Path = RECORDS,
 ) -> dict[str, dict[str, Any]]:
     """Make the records that are missing; returns all three.
 
     Args:
         run: Folder of a finished `fit`.
+        shipped: The bundle that benchmarks/pretrain.py made of it; the run's own pair by default.
         episodes: Real episodes of each controller, control and blind policy.
         dreams: Dreams of each controller.
         search_episodes: Of each blind sweep when the best is looked for.
         records: Where the numbers go.
     """
-    judgement = Judgement(run, episodes, dreams, search_episodes, records)
+    judgement = Judgement(run, shipped, episodes, dreams, search_episodes, records)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "run": judgement.controllers,
         "controls": judgement.controls,

@@ -61,6 +61,9 @@ class Fall(gym.Env):
         image = np.zeros((64, 64, 3), np.uint8) if dead else self._paint()
         return image, 1.0, dead, False, {"obs_valid": not dead}
 
+    def render(self):
+        return self._paint()
+
     def _paint(self):
         image = np.full((64, 64, 3), 40, np.uint8)
         image[56:, 8 * self.at : 8 * self.at + 8, 1] = 255
