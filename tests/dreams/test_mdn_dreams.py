@@ -10,6 +10,7 @@ import torch
 from dreamgym.dreams.engine import DreamEngine
 from dreamgym.dreams.env import DreamEnv
 from dreamgym.dreams.vector import DreamVectorEnv
+from dreamgym.models.mdn_heads import SurvivalReward
 from dreamgym.registration import register_all
 from dreamgym.structs import DreamDefaults, StartBank
 from tests.models.builders import tiny_mdn
@@ -123,6 +124,20 @@ def test_an_end_that_never_comes_is_a_truncation_after_exactly_the_time_limit():
     env.reset(seed=0)
     flags = [env.step(0)[2:4] for _ in range(50)]
     assert flags[:-1] == [(False, False)] * 49 and flags[-1] == (False, True)
+
+
+def test_a_take_cover_dream_without_an_end_pays_one_for_each_of_2100_steps():
+    """specs/world-models.md 11.1-8."""
+    model = tiny_mdn(reward=SurvivalReward(1.0))
+    with torch.no_grad():
+        model.heads.end.weight.zero_()
+        model.heads.end.bias.fill_(-10.0)
+    env = DreamVectorEnv(model, 1, obs_type="latent", max_episode_steps=2100, termination="threshold", end_probability=1.0 / 11.0)
+    env.reset(seed=0)
+    steps = [env.step(np.zeros(1, np.int64))[1:4] for _ in range(2100)]
+    assert sum(float(reward[0]) for reward, _, _ in steps) == 2100.0
+    assert not any(terminated[0] for _, terminated, _ in steps)
+    assert [bool(truncated[0]) for *_, truncated in steps] == [False] * 2099 + [True]
 
 
 def test_temperature_zero_is_certain_and_one_for_an_episode_only():

@@ -180,7 +180,7 @@ def with_action_head():
 
 def test_the_next_action_is_learned_where_the_policy_can_be_read_off_the_code():
     model = with_action_head()
-    optimiser = torch.optim.Adam(model.trainable_parameters(), 3e-2)
+    optimiser, losses = torch.optim.Adam(model.trainable_parameters(), 3e-2), []
     for step in range(60):
         rows = episodes(model, 16, 6, seed=step)
         follows = torch.cat([rows.prev_action[:, :1] * 0.0, rows.embed[:, :-1, :K]], 1)  # every row's code names the action taken there
@@ -188,7 +188,8 @@ def test_the_next_action_is_learned_where_the_policy_can_be_read_off_the_code():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert float(loss.detach()) < 0.3 < math.log(K)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 < 0.8 * math.log(K) < losses[0]
 
 
 def test_rows_between_a_last_and_the_next_first_row_are_padding():

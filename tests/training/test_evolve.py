@@ -16,6 +16,7 @@ from dreamgym.dreams.awake import LatentVectorObservation
 from dreamgym.dreams.rollouts import DreamRollouts
 from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.structs import Spec
+from dreamgym.training import evolve as evolving
 from dreamgym.training.evolve import evolve
 from dreamgym.training.vector_rollouts import VectorRollouts
 from tests.toys import CounterWorld
@@ -80,6 +81,15 @@ def test_every_generation_has_a_fresh_seed_and_every_judgement_its_own():
 
 def test_the_centre_is_judged_now_and_then_and_at_the_end():
     assert [generation.number for generation in run(10).history if generation.centre is not None] == [4, 8, 10]
+
+
+def test_the_bar_shows_best_mean_and_the_last_centre(monkeypatch):
+    shown = []
+    monkeypatch.setattr(evolving.tqdm, "set_postfix", lambda self, values: shown.append(dict(values)))
+    history = run(5, progress=True).history
+    assert [list(values) for values in shown] == [["best", "mean"]] * 3 + [["best", "mean", "centre"]] * 2
+    last = history[-1]
+    assert shown[-1] == {"best": f"{last.best:.4g}", "mean": f"{last.mean:.4g}", "centre": f"{last.centre:.4g}"}
 
 
 def test_without_a_judge_the_evaluator_is_asked_for_a_population_of_centres():

@@ -156,6 +156,22 @@ def test_rates_of_dropout_make_other_dreams(tmp_path):
     assert result.dropouts == [0.0, 0.5]
 
 
+def test_each_cell_is_searched_and_judged_in_its_own_dream_from_its_own_seed(tmp_path, monkeypatch):
+    asked = {"DreamRollouts": [], "judging_dream": [], "evolve": []}
+    for name, calls in asked.items():
+        monkeypatch.setattr(temperature, name, overheard(getattr(temperature, name), calls))
+    config = replace(SMALL, episodes=1, generations=1)
+    study(dropping(0.2), tmp_path, taus=(0.1, 1.3), dropouts=(0.1,), seeds=[0, 1], config=config)
+    cells = [(tau, 0.1) for _ in range(2) for tau in (0.1, 1.3)]
+    assert [(each["temperature"], each["dropout"]) for each in asked["DreamRollouts"]] == [cell for cell in cells for _ in range(2)]
+    assert [(each["temperature"], each["dropout"]) for each in asked["judging_dream"]] == cells
+    assert [each["seed"] for each in asked["evolve"]] == [0, 0, 1, 1]
+
+
+def overheard(call, kept):
+    return lambda *args, **kwargs: kept.append(kwargs) or call(*args, **kwargs)
+
+
 # ---- the controller ---------------------------------------------------------------------------------------------------------
 
 

@@ -172,15 +172,31 @@ def test_a_learner_that_is_saved_goes_on_as_if_it_had_not_been(model, codes, seq
         assert torch.equal(value, kept.state_dict()[name]), name
 
 
-def test_memory_is_carried_from_chunk_to_chunk_within_a_pass(model, codes):
-    streams = learner(fresh(model), codes, sequences="streams", length=8)
-    assert streams.streams.batches_per_pass > 1
-    streams.step(0)
-    carried = streams.carried
-    assert torch.equal(carried.deter, streams.carried.deter) and (carried.deter != 0).any()
-    batch = streams.streams[1]
-    start_free, _ = (streams._losses(batch, Randomness(0).torch("memory", 1), start).total for start in (None, carried))
-    assert float(start_free.detach()) != float(streams._losses(batch, Randomness(0).torch("memory", 1), carried).total.detach())
+def test_memory_is_carried_from_chunk_to_chunk_within_a_pass(model, codes, monkeypatch):
+    memory = learner(fresh(model), codes, sequences="streams", length=8)
+    chunks, losses, starts = memory.streams.batches_per_pass, memory._losses, []
+    monkeypatch.setattr(memory, "_losses", lambda batch, generator, start, step: starts.append(start) or losses(batch, generator, start))
+    left = []
+    for step in range(chunks + 1):
+        memory.step(step)
+        left.append(memory.carried)
+    assert chunks > 1 and starts[0] is None and starts[chunks] is None
+    assert all(start is before for start, before in zip(starts[1:chunks], left)) and (left[0].deter != 0).any()
+
+
+def test_no_element_of_the_gradient_exceeds_its_bound(model, codes):
+    memory = learner(fresh(model), codes, clip_value=1e-5)
+    memory.step(0)
+    steepest = max(float(parameter.grad.abs().max()) for parameter in memory.parameters if parameter.grad is not None)
+    assert steepest == pytest.approx(1e-5)
+
+
+def test_losses_in_bfloat16_are_nearly_the_same(model, codes):
+    memory = learner(fresh(model), codes)
+    exact = memory.evaluate()["held_out_latent"]
+    memory.bfloat16 = True
+    coarse = memory.evaluate()["held_out_latent"]
+    assert coarse != exact and coarse == pytest.approx(exact, rel=0.02)
 
 
 def test_the_weights_that_did_best_on_held_out_episodes_are_kept(model, codes):
