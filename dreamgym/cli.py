@@ -202,8 +202,9 @@ def temperature(
     dropouts: tuple[float, ...] = (),
     searches: int = 3,
     first_search: int = 0,
-    generations: int = 150,
+    generations: int = 100,
     population: int = 32,
+    step_size: Literal["csa", "tpa"] = "tpa",
     rollouts: int = 8,
     episodes: int = 100,
     agent: Path | None = None,
@@ -226,6 +227,7 @@ def temperature(
         first_search: Seed of the first of them; the others count up.
         generations: Of each search.
         population: Candidates of a generation.
+        step_size: What sets how widely a search samples: the path of its shifts (csa, the paper's) or two trials along the last (tpa).
         rollouts: Dreams by which a candidate is judged; all candidates have the same.
         episodes: Dreams, and real episodes, by which each search's controller is judged; not those it was chosen by.
         agent: A folder with agent.json of a linear controller, to build ours like it; by default the one beside the model if there is
@@ -245,7 +247,8 @@ def temperature(
         require("matplotlib.figure", extra="viz", purpose="The plot (leave it out with --no-plot)")  # now, not after hours
     world = _load_model(model, device)
     controller = controller_config(world, Path(model), agent)
-    config = StudyConfig(controller, CMAESConfig(population), generations=generations, rollouts=rollouts, episodes=episodes)
+    evolution = CMAESConfig(population, step_size=step_size)
+    config = StudyConfig(controller, evolution, generations=generations, rollouts=rollouts, episodes=episodes)
     folder = out or Path("runs") / f"temperature-{world.spec.env_id.replace('/', '-')}"
     study = temperature_study(
         world,

@@ -50,8 +50,8 @@ class StudyConfig:
     """
 
     controller: LinearControllerConfig = field(default_factory=LinearControllerConfig)
-    evolution: CMAESConfig = field(default_factory=lambda: CMAESConfig(population=32))
-    generations: int = 150
+    evolution: CMAESConfig = field(default_factory=lambda: CMAESConfig(population=32, step_size="tpa"))
+    generations: int = 100
     rollouts: int = 8
     evaluate_every: int = 10
     judge_dreams: int = 256

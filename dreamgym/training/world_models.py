@@ -33,7 +33,7 @@ from dreamgym.training.world_models_calibration import calibrate_lives, draw_rem
 from dreamgym.training.world_models_collection import AGENTS, Lives
 from dreamgym.training.world_models_config import WorldModelsPreset
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, training_rows
-from dreamgym.training.world_models_search import Candidate, Searches
+from dreamgym.training.world_models_search import Candidate, Searches, best_pair
 
 __all__ = ["WorldModelsTrainer"]
 
@@ -138,7 +138,7 @@ class WorldModelsTrainer:
             stage()
             self.stage, self.step, self.learner = self.stage + 1, 0, None
             self.checkpoint()
-        best = self._best()
+        best = best_pair(self.candidates)
         return {
             "env_steps": self.lives.steps * self.spec.preprocess.action_repeat,
             "memory_steps": self.memory_steps,
@@ -301,15 +301,11 @@ class WorldModelsTrainer:
         self.agent, values = self.searches.explorer(self.model, number)
         self.log.write("explorer", number, values)
 
-    def _best(self, number: int | None = None) -> Candidate:
-        """The best of one round, or of all."""
-        return max((one for one in self.candidates if number in (None, one.round)), key=lambda one: one.score)
-
     # ---- the end ------------------------------------------------------------------------------------------------------
 
     def _choose(self) -> None:
-        """Take the pair that did best awake."""
-        best = self._best()
+        """Take the pair that did best awake, or the latest of its equals."""
+        best = best_pair(self.candidates)
         self.model = bundle.load(self._round(best.round) / "model", device=self.model.device)
         self.agent = self._load(best)
         self.export()

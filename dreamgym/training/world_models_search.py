@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_config import WorldModelsPreset
 from dreamgym.training.world_models_curiosity import curious
 
-__all__ = ["Candidate", "Searches"]
+__all__ = ["Candidate", "Searches", "best_pair"]
 
 _EXPLORER = 99  # its search, after those of a round's attempts
 _DREAM_SEEDS = 2**32  # of dreams that score a finished controller; searches use smaller ones
@@ -42,6 +43,21 @@ class Candidate:
     @property
     def score(self) -> float:
         return float(np.mean(self.returns)) if self.returns else self.dreamt
+
+    @property
+    def standard_error(self) -> float:
+        """Of the score; 0 where nobody was judged awake."""
+        return float(np.std(self.returns)) / math.sqrt(len(self.returns)) if self.returns else 0.0
+
+
+def best_pair(candidates: Sequence[Candidate]) -> Candidate:
+    """Of all agents within a standard error of the best one, the best of the latest round.
+
+    What sets them apart is luck, and the later model has seen how those before it were cheated.
+    """
+    best = max(candidates, key=lambda one: one.score)
+    equals = [one for one in candidates if one.score >= best.score - best.standard_error]
+    return max(equals, key=lambda one: (one.round, one.score))
 
 
 class Searches:

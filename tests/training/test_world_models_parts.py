@@ -26,6 +26,7 @@ from dreamgym.training.world_models_collection import AGENTS
 from dreamgym.training.world_models_config import Calibration, EpisodeCollection, Iterations, MemoryTraining
 from dreamgym.training.world_models_learners import CodeLearner, MemoryLearner, encoder_of, memory_rate, training_rows
 from dreamgym.training.world_models_presets import world_models_preprocess, world_models_preset
+from dreamgym.training.world_models_search import Candidate, best_pair
 from tests.toys import CounterWorld
 from tests.training.fall import SPEC, Fall, tiny
 
@@ -380,3 +381,17 @@ def test_a_judgement_gives_one_return_per_seed_however_many_worlds_run_at_once(m
     alone = judge_awake(Always(2), model, build, seeds=range(7, 12), num_envs=1)
     assert together.returns == alone.returns
     assert together.seeds == tuple(range(7, 12))
+
+
+# ---- the choice ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_of_those_that_only_luck_sets_apart_is_taken():
+    first, last = Candidate(0, 3, [900.0, 1100.0] * 2, 1700.0), Candidate(1, 3, [950.0, 1000.0] * 2, 1200.0)  # 1000 ± 50, 975
+    early, worse = Candidate(0, 0, [1000.0] * 4, 0.0), Candidate(1, 0, [940.0] * 4, 0.0)
+    assert best_pair([first, early, worse, last]) is last
+    assert best_pair([first, early, worse]) is first
+
+
+def test_who_was_judged_in_dreams_only_is_taken_by_them():
+    assert best_pair([Candidate(0, 0, [], 20.0), Candidate(1, 0, [], 19.0)]).round == 0
