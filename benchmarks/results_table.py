@@ -26,6 +26,7 @@ BUNDLES = {"CarRacing-v3": "CarRacing", "dm_control/cartpole-swingup-v0": "CartP
 ROWS = [
     ("CarRacing-v3", "driving-fit", '`fit(preset="vae-rssm")`, its own agent'),
     ("CarRacing-v3", "driving-frozen", "a fresh SB3 PPO in the bundled dream"),
+    ("VizdoomTakeCover-v1", "DoomTakeCover", '`fit(preset="world-models-fast")`, its own actor-critic, bundled'),
     ("dm_control/cartpole-swingup-v0", "dreamer-v3-dm_control-cartpole-swingup-v0", '`fit(preset="dreamer-v3")`, its own agent'),
     ("dm_control/cartpole-balance-v0", "dreamer-v3-dm_control-cartpole-balance-v0", "the same preset"),
     ("dm_control/cartpole-swingup-v0", "strangers-dream-ppo", "a fresh SB3 PPO in the bundled dream"),
@@ -114,6 +115,10 @@ def _worlds(preset: str) -> list[str]:
 
 
 def _runs(name: str) -> list[dict[str, Any]]:
+    """The records of a gate, or what was measured of the agent that a bundled model brings."""
+    if (FIDELITY / name / "agent").is_dir():
+        fidelity = json.loads((FIDELITY / name / "fidelity.json").read_text())
+        return [{"real_steps": fidelity["data"]["env_steps"], "comparison": fidelity["policy"]}]
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-[0-9].json"))]
 
 

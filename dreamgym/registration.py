@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["BUNDLED", "ids", "load_model", "make_dream", "make_dream_vec", "register_all"]
 
 # Bundled models and the real time limit, in agent steps (after action repeat); gymnasium must know it before a model is loaded.
-BUNDLED = {"Pendulum": 200, "CartPole": 500, "CarRacing": 250, "CartPoleSwingup": 250, "CartPoleBalance": 250}
+BUNDLED = {"Pendulum": 200, "CartPole": 500, "CarRacing": 250, "CartPoleSwingup": 250, "CartPoleBalance": 250, "DoomTakeCover": 525}
 
 _BUNDLED = "bundled:"  # what model.source says of a bundled model; a folder of that name in the way does not matter then
 _models: dict[tuple[str, tuple[int, ...]], Any] = {}

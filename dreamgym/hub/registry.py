@@ -28,6 +28,7 @@ ROWS = {
     "CartPole": Row("dreamgym/dream-cart-pole", "1a999db006155d1a41fe79f105c8cb42e084d9da6c4414dbbe3c3ca258af8272"),
     "CartPoleBalance": Row("dreamgym/dream-cart-pole-balance", "77b002eba4055ad79f387d7bc21bb0022704eb345fa8fb2b0a8847bada11eb91"),
     "CartPoleSwingup": Row("dreamgym/dream-cart-pole-swingup", "c936bcb5b23cea235ac4cfb1a6a254324972976ba786ebcf9e17379dc07df604"),
+    "DoomTakeCover": Row("dreamgym/dream-doom-take-cover", "69e66d079f7ab0c886d887a1645eb0d245404c37349fce7061287e0373dcb5a9"),
     "Pendulum": Row("dreamgym/dream-pendulum", "422c9292a18fb1e4d7e11f251f7f1e451c6322277954ba0c87f36311949957b5"),
 }
 
