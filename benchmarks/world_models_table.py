@@ -91,7 +91,7 @@ def run_table() -> list[str]:
 
 
 def controls_table() -> list[str]:
-    """The best controller beside blind policies on the same seeds, and beside its unseen twin."""
+    """The agent beside blind policies on the same seeds, and beside its unseen twin."""
     if (record := _judged("controls")) is None:
         return NO_RUN
     against, yoked, lengths = (record[name] for name in ("against", "yoked", "lengths"))
@@ -100,7 +100,7 @@ def controls_table() -> list[str]:
     return [
         _row(["control", "", ""]),
         "|---|---|---|",
-        _row(["the controller", f"{agent.mean:.0f} ± {agent.std:.0f}", f"median {agent.median:.0f}, n = {agent.n}"]),
+        _row(["the agent", f"{agent.mean:.0f} ± {agent.std:.0f}", f"median {agent.median:.0f}, n = {agent.n}"]),
         _row([f"the best blind policy, {against['names'][1]}", f"{blind.mean:.0f} ± {blind.std:.0f}", "on the same seeds"]),
         _row(["their ratio", f"{against['ratio']:.2f} ± {against['ratio_error']:.2f}", f"p = {against['p_value']:.2g}, paired"]),
         _row(
