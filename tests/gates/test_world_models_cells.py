@@ -120,7 +120,7 @@ def partial_options(function, **options):
     return lambda *args, **others: function(*args, **others, **options)
 
 
-def test_a_missing_run_is_named(tmp_path):
+def test_a_missing_run_is_named(nowhere, tmp_path):
     with pytest.raises(FileNotFoundError, match="world-models-fast"):
         inputs_cell("take-cover", "z", 0, run=tmp_path / "nothing")
 
