@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks import film_cheating, judge_take_cover, world_models_table
+from benchmarks import clone_controller, film_cheating, judge_take_cover, world_models_table
 from benchmarks.judge_take_cover import Judgement, judge
 from dreamgym.agents.loading import load_agent
 from dreamgym.hub import bundle
@@ -78,3 +80,8 @@ def test_the_film_of_cheating_shows_the_game_above_the_cold_dream(run, tmp_path,
     assert (tmp_path / "cheating.mp4").stat().st_size > 0
     with pytest.raises(FileNotFoundError, match=r"temperature 0\.5"):
         film_cheating.film_cheating(model=tmp_path / "model", study=tmp_path / "study", tau=0.5)
+
+
+def test_a_clone_is_what_its_teacher_does_stretched():
+    features, chance = torch.eye(3).repeat(100_000, 1), torch.tensor([0.5, -1.0, 0.0]).repeat(100_000)
+    assert clone_controller.least_squares(features, chance) == pytest.approx(np.array([2.5, -5.0, 0.0]), rel=1e-3, abs=1e-9)

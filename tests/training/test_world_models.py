@@ -16,6 +16,7 @@ from dreamgym.data.replay import Replay
 from dreamgym.training import world_models as stages
 from dreamgym.training import world_models_collection as collection
 from dreamgym.training import world_models_search as searching
+from dreamgym.training.checkpoints import read_checkpoint
 from dreamgym.training.loop import fit
 from dreamgym.training.world_models_config import Iterations
 from tests.training.fall import FALL, SPEC, Fall, killed_and_resumed, tiny
@@ -38,6 +39,10 @@ def test_a_run_leaves_the_best_pair_of_model_and_controller(fallen):
     validation, candidates = fallen.metrics["validation"], fallen.metrics["candidates"]
     (best,) = [one for one in candidates if (one["round"], one["attempt"]) == (validation["round"], validation["attempt"])]
     assert validation["mean"] == best["mean"] == np.mean(validation["returns"])
+    assert best["mean"] == max(one["mean"] for one in candidates if one["round"] == best["round"])
+    judged = read_checkpoint(fallen.folder / "checkpoint.pt", torch.device("cpu"))["candidates"]
+    taken = searching.best_pair([searching.Candidate(**one) for one in judged])
+    assert (taken.round, taken.attempt, taken.returns) == (best["round"], best["attempt"], validation["returns"])
     assert len(fallen.metrics["candidates"]) == 2 * 3
     folder = fallen.folder / "rounds" / str(best["round"])
     chosen = (fallen.folder / "agent" / "agent.safetensors").read_bytes()
