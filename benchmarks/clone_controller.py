@@ -2,8 +2,8 @@
 
     python -m benchmarks.clone_controller DoomTakeCover --out runs/clone    # 20 s; with --generations 40 two minutes more
 
-The actor-critic dreams; on what it saw, a linear map learns its chance of going right less that of going left. Stretched, it seldom stands
-still. Nothing awake is used; the last line judges it awake. docs/log.md has what came of it first.
+The actor-critic dreams; C becomes the linear map closest to what it would do there. Nothing awake is used; the last line judges it awake.
+docs/log.md has what came of it first. `dreamgym temperature --gradient-updates` is the same from nothing: its actor-critics learn first.
 """
 
 from __future__ import annotations
@@ -11,49 +11,32 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
-from torch import Tensor
 
 from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import LinearController
 from dreamgym.agents.loading import load_agent
 from dreamgym.dreams.rollouts import DreamRollouts
-from dreamgym.dreams.vector import DreamVectorEnv
 from dreamgym.envs import make_from_spec
 from dreamgym.hub import bundle
+from dreamgym.models.world_model import WorldModel
 from dreamgym.training.evolve import evolve
+from dreamgym.training.gradient_start import chances, dreamt_states
 from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_presets import world_models_controller
 
-RIGHT, LEFT = 1, 2  # TakeCover's classes
-RIDGE, STRETCH = 10.0, 5.0
 FIRST_SEED = 900_000  # of real episodes that neither choose nor report elsewhere
 
 
-def seen(teacher: ActorCritic, world: object, dreams: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Features [N,F] of states that the teacher dreams itself into, and its chance of right less left in them, [N]."""
-    env = DreamVectorEnv(world, dreams, obs_type="latent")  # type: ignore[arg-type]
-    obs, _ = env.reset(seed=0)
-    found = []
-    for _ in range(steps):
-        found.append(torch.as_tensor(obs))
-        action, _ = teacher.predict(obs)
-        obs, *_ = env.step(action)
-    env.close()
-    features = torch.cat(found)
+def clone(world: WorldModel, teacher: ActorCritic, dreams: int = 256, steps: int = 200) -> LinearController:
+    """The linear controller closest to an actor-critic, in states that the latter dreams itself into."""
+    controller = LinearController(world.spec, world.core.feature_size, world_models_controller(world.spec))
     with torch.no_grad():
-        chance = teacher.actor(features).softmax(-1)
-    return features, chance[:, RIGHT] - chance[:, LEFT]
-
-
-def least_squares(features: Tensor, target: Tensor) -> np.ndarray:
-    """Weights [F] without a bias, as C's."""
-    x = features.double()
-    weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype), x.T @ target.double())
-    return (STRETCH * weights).numpy()
+        features = world.features(dreamt_states(world, teacher, dreams=dreams, steps=steps, every=1).state)
+    controller.imitate(features, chances(teacher, features))
+    return controller
 
 
 def main(
@@ -62,7 +45,7 @@ def main(
     """Clone, search on from there if asked, judge.
 
     Args:
-        name: A bundled model that brings an actor-critic of three classes.
+        name: A bundled model that brings an actor-critic.
         out: Where the controller goes.
         generations: Of 32 candidates x 16 dreams.
         temperature: Of these dreams.
@@ -73,13 +56,13 @@ def main(
     teacher = load_agent(name, world)
     if not isinstance(teacher, ActorCritic):
         raise TypeError(f"{name} brings a {type(teacher).__name__}; expected an ActorCritic.")
-    controller = LinearController(world.spec, world.core.feature_size, world_models_controller(world.spec))
-    controller.vector = least_squares(*seen(teacher, world, dreams=256, steps=200))
+    controller = clone(world, teacher)
     dreams = partial(DreamRollouts, world, controller, temperature=temperature)
     judge = dreams(candidates=1, rollouts=512).returns
     if generations:
-        search = dreams(candidates=32, rollouts=16).returns
-        evolve(controller, search, generations=generations, config=CMAESConfig(32), seed=seed, judge=judge, evaluate_every=10, folder=out)
+        search, config = dreams(candidates=32, rollouts=16).returns, CMAESConfig(32)
+        options = {"generations": generations, "evaluate_every": 10, "judge_start": True, "folder": out}
+        evolve(controller, search, config=config, seed=seed, judge=judge, **options)  # type: ignore[arg-type]
     controller.save(out / "agent")
     print(f"dreamt: {float(judge(controller.vector[None], 2**33).returns.mean()):.0f}")
     lived = judge_awake(controller, world, partial(make_from_spec, world.spec), seeds=range(FIRST_SEED, FIRST_SEED + episodes))

@@ -206,6 +206,7 @@ def temperature(
     population: int = 32,
     step_size: Literal["csa", "tpa"] = "tpa",
     rollouts: int = 8,
+    gradient_updates: int = 0,
     episodes: int = 100,
     agent: Path | None = None,
     baselines: bool = True,
@@ -229,6 +230,8 @@ def temperature(
         population: Candidates of a generation.
         step_size: What sets how widely a search samples: the path of its shifts (csa, the paper's) or two trials along the last (tpa).
         rollouts: Dreams by which a candidate is judged; all candidates have the same.
+        gradient_updates: Above 0, searches do not begin at zero but at the linear map closest to an actor-critic, which learned from so
+            many batches of short dreams at the same setting; see docs/papers/world-models.md. 2500 take four minutes of a CPU core.
         episodes: Dreams, and real episodes, by which each search's controller is judged; not those it was chosen by.
         agent: A folder with agent.json of a linear controller, to build ours like it; by default the one beside the model if there is
             one, else a linear map of all the model's features.
@@ -241,6 +244,7 @@ def temperature(
     from dreamgym.agents.evolution import CMAESConfig
     from dreamgym.errors import require
     from dreamgym.evaluation.policies import SWEEP_PERIODS
+    from dreamgym.training.gradient_start import GradientStart
     from dreamgym.training.temperature import StudyConfig, controller_config, temperature_study
 
     if plot:
@@ -248,7 +252,8 @@ def temperature(
     world = _load_model(model, device)
     controller = controller_config(world, Path(model), agent)
     evolution = CMAESConfig(population, step_size=step_size)
-    config = StudyConfig(controller, evolution, generations=generations, rollouts=rollouts, episodes=episodes)
+    begin = GradientStart(updates=gradient_updates) if gradient_updates else None
+    config = StudyConfig(controller, evolution, generations=generations, rollouts=rollouts, episodes=episodes, begin=begin)
     folder = out or Path("runs") / f"temperature-{world.spec.env_id.replace('/', '-')}"
     study = temperature_study(
         world,

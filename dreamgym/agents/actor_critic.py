@@ -169,12 +169,20 @@ class ActorCritic(nn.Module):
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def losses(
-        self, model: Any, start: Any, guard: Guard, generator: torch.Generator, *, start_alive: Tensor | None = None
+        self,
+        model: Any,
+        start: Any,
+        guard: Guard,
+        generator: torch.Generator,
+        *,
+        start_alive: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> BehaviourLosses:
         """Losses from `horizon` imagined steps of every start state [N].
 
         model is anything that can be dreamt (structs.DreamableModel). start_alive [N] bool or float says whether the start goes on, from
-        data; without it V2 and V3 ask the model, and V1 ignores it. With return_scale, each call also moves the scale of returns.
+        data; without it V2 and V3 ask the model, and V1 ignores it. temperature: of these dreams. With return_scale, each call also moves
+        the scale of returns.
         """
         config = self.config
         dynamics = self.reinforce < 1.0
@@ -183,7 +191,7 @@ class ActorCritic(nn.Module):
         noise = torch.rand(len(like), config.horizon, model.noise_lanes + self.spec.action_size, generator=generator)
         noise = sent(noise, like.device).clamp_(1e-6, 1.0 - 1e-6)
         with frozen(model, self.critic) if dynamics else frozen():
-            lived = dream(model, self.actor, start, guard, noise, dynamics=dynamics, start_alive=start_alive)
+            lived = dream(model, self.actor, start, guard, noise, dynamics=dynamics, start_alive=start_alive, temperature=temperature)
             value = self._bootstrap(lived) if dynamics else None
         raw = self.critic.network(lived.features.detach())
         fast = self.critic.read(raw.detach()).mean

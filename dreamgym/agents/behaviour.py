@@ -62,7 +62,17 @@ class Scores:
     baseline: Tensor  # [N,J] value of the state in which it was taken
 
 
-def dream(model: Any, actor: Actor, start: Any, guard: Guard, noise: Tensor, *, dynamics: bool, start_alive: Tensor | None = None) -> Dream:
+def dream(
+    model: Any,
+    actor: Actor,
+    start: Any,
+    guard: Guard,
+    noise: Tensor,
+    *,
+    dynamics: bool,
+    start_alive: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Dream:
     """Live on from start states [N]; noise [N,H,lanes+A] uniform, the model's lanes first.
 
     With dynamics the dream is differentiable in the actions; else nothing is recorded, and it is several times as fast. start_alive [N]
@@ -75,7 +85,7 @@ def dream(model: Any, actor: Actor, start: Any, guard: Guard, noise: Tensor, *, 
         for uniform in noise.unbind(1):
             raws.append(actor(model.features(states[-1]).detach()))
             action = actor.distribution(raws[-1]).sample(uniform[:, lanes:])
-            states.append(model.step(states[-1], action, uniform[:, :lanes]))
+            states.append(model.step(states[-1], action, uniform[:, :lanes], temperature))
         lived = type(start).stack(states, 1).flatten()
         features = model.features(lived).unflatten(0, (-1, len(states)))
         reward, continue_prob = (part.unflatten(0, (-1, len(states))) for part in outlook(model, lived, guard))

@@ -31,6 +31,9 @@ __all__ = [
 
 # ---- what outputs mean ----------------------------------------------------------------------------------------------------
 
+_DRAWN_APART = 6.0  # with it a clone of TakeCover's actor-critic seldom stands still and lives longest (docs/log.md, 2026-11-30)
+_EDGE = 0.99  # of tanh's range: beyond it the inverse explodes
+
 
 @dataclass(frozen=True)
 class ThresholdActions:
@@ -57,6 +60,16 @@ class ThresholdActions:
         part = ((raw[..., 0].tanh() + 1.0) * (0.5 * parts)).long().clamp(0, parts - 1)
         return torch.eye(A, device=raw.device)[order[part]]
 
+    def raw_of(self, action: Tensor, spec: Spec) -> Tensor:
+        """Model actions [...,A] -> raw outputs [...,1] that stand for them; chances of the classes give the mean of theirs.
+
+        Of up to three classes the outer ones are drawn apart, so that the middle is left to where they are about equally likely.
+        """
+        order = self.order or tuple(range(spec.action_size))
+        places = torch.arange(len(order), dtype=action.dtype, device=action.device)
+        middles = ((2.0 * places + 1.0) / len(order) - 1.0).atanh()
+        return (action[..., list(order)] @ middles).unsqueeze(-1) * (_DRAWN_APART if len(order) <= 3 else 1.0)
+
 
 @dataclass(frozen=True)
 class ArgmaxActions:
@@ -73,6 +86,10 @@ class ArgmaxActions:
         choices = [nn.functional.one_hot(choice.argmax(-1), choice.shape[-1]) for choice in raw.split(list(spec.action_sizes), -1)]
         return torch.cat(choices, -1).float()
 
+    def raw_of(self, action: Tensor, spec: Spec) -> Tensor:
+        """Model actions [...,A], or chances of the classes -> raw outputs [...,A] that stand for them, of mean 0 in each choice."""
+        return torch.cat([choice - choice.mean(-1, keepdim=True) for choice in action.split(list(spec.action_sizes), -1)], -1)
+
 
 @dataclass(frozen=True)
 class BoxActions:
@@ -87,6 +104,10 @@ class BoxActions:
     def model_action(self, raw: Tensor, spec: Spec) -> Tensor:
         """Raw outputs [...,A] -> model actions [...,A]."""
         return raw.tanh()
+
+    def raw_of(self, action: Tensor, spec: Spec) -> Tensor:
+        """Model actions [...,A] -> raw outputs [...,A] that stand for them."""
+        return action.clamp(-_EDGE, _EDGE).atanh()
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,11 @@ class PedalActions:
         """Raw outputs [...,3] -> model actions [...,3]: gas and brake fill [-1,1] there, so the middle is half."""
         steer, gas, brake = raw.tanh().unbind(-1)
         return torch.stack([steer, gas, 2.0 * brake.clamp(min=0.0) - 1.0], -1)
+
+    def raw_of(self, action: Tensor, spec: Spec) -> Tensor:
+        """Model actions [...,3] -> raw outputs [...,3] that stand for them."""
+        steer, gas, brake = action.unbind(-1)
+        return torch.stack([steer, gas, 0.5 * (brake + 1.0)], -1).clamp(-_EDGE, _EDGE).atanh()
 
 
 Actions = ThresholdActions | ArgmaxActions | BoxActions | PedalActions
@@ -193,6 +219,31 @@ class LinearController(nn.Module):
         action = self.act_many(self.weights.unsqueeze(0), features.reshape(1, -1, self.feature_size))[0]
         action = action.reshape(*features.shape[:-1], -1)
         return self.spec.to_env_action(action.cpu()).numpy(), state
+
+    @torch.no_grad()
+    def imitate(self, features: Tensor, actions: Tensor, ridge: float = 10.0) -> float:
+        """Become the linear map that comes closest to `actions` [N,A] in the model's units, on features [N,F]: by least squares.
+
+        Of classes, chances may be given. ridge is charged per squared parameter, biases free, beside a sum over the N. Returns the share of
+        the outputs' variance that the map explains. Raises ValueError for a controller with a hidden layer, or for other numbers of rows.
+        """
+        self.check_linear()
+        seen = self._read(features).double()
+        wide, bias = self._layers[0][0], self.config.bias
+        if not len(features) or len(features) != len(actions):
+            raise ValueError(f"features have {len(features)} rows, actions {len(actions)}; expected as many, at least one.")
+        target = self.actions.raw_of(actions.double(), self.spec)
+        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1) if bias else seen
+        charge = torch.full((seen.shape[1],), ridge, dtype=torch.float64, device=seen.device)
+        charge[wide:] = 0.0
+        solved = torch.linalg.solve(seen.T @ seen + charge.diag(), seen.T @ target)  # [inputs (and 1), outputs]
+        self.vector = torch.cat([solved[:wide].T.flatten(), solved[wide:].flatten()]).cpu()
+        return float(1.0 - (seen @ solved - target).square().mean() / target.var(0, unbiased=False).mean())
+
+    def check_linear(self) -> None:
+        """Raises ValueError for a controller with a hidden layer, which `imitate` cannot fit."""
+        if len(self._layers) > 1:
+            raise ValueError(f"least squares find a linear map, and this controller has {self.config.hidden} hidden units.")
 
     def save(self, folder: str | Path) -> None:
         """Write agent.json and agent.safetensors."""

@@ -1,6 +1,8 @@
-"""Train a fresh actor-critic in a model that is finished: no real env, no replay, only the model's own start states."""
+"""Train a fresh actor-critic in a model that is finished: no real env, no replay, only the model's start states or dreamt ones."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from tqdm.auto import tqdm
@@ -27,21 +29,25 @@ def learn_behaviour(
     actor_optimiser: OptimiserConfig | None = None,
     critic_optimiser: OptimiserConfig | None = None,
     decay_share: float = 0.5,
-    bank: StartBank | None = None,
+    bank: StartBank | Callable[[ActorCritic, int], StartBank] | None = None,
+    renew_every: int = 250,
+    temperature: float = 1.0,
     bfloat16: bool = False,
     progress: bool = False,
 ) -> ActorCritic:
     """An actor-critic after `updates` dreams of `starts` lives each, begun in states drawn from `bank`, by default the model's.
 
-    The model learns nothing. Optimisers default to Adam at 3e-4; both rates fall linearly to a tenth over the last decay_share of the
-    updates. Dreams are guarded as the model's defaults say. bfloat16 computes dreams so, not what is learned from them.
-    The same seed gives the same agent. Raises ValueError for a model without start states, and for bfloat16 where the actor's gradient
-    passes through dreams.
+    bank may be a function of the agent as it is and of how many updates it has had, which is asked at first and every renew_every
+    updates. temperature: of the dreams, which are guarded as the model's defaults say. The model learns nothing. Optimisers default to
+    Adam at 3e-4; both rates fall linearly to a tenth over the last decay_share of the updates. bfloat16 computes dreams so, not what is
+    learned from them. The same seed gives the same agent. Raises ValueError for a model without start states, for renew_every below 1,
+    and for bfloat16 where the actor's gradient passes through dreams.
     """
     bank = model.initial_states if bank is None else bank
     if bank is None:
         raise ValueError("this model has no start states to dream from; those that fit or from_pretrained return have some.")
-    bank = bank.to(model.device)  # Module.to leaves it where it was
+    if renew_every < 1:
+        raise ValueError(f"renew_every is {renew_every}; expected at least 1 update.")
     with seeded(seed):
         agent = ActorCritic(model.spec, model.core.feature_size, config, seed=seed).to(model.device)
     if bfloat16 and agent.reinforce < 1.0:
@@ -53,11 +59,14 @@ def learn_behaviour(
     }
     guard, randomness = Guard.by(model, model.defaults), Randomness(seed)
     dreamer = Bfloat16Dreamer(model) if bfloat16 else model
+    alive = torch.ones(starts, device=model.device)
     for update in tqdm(range(updates), desc="behaviour", disable=not progress):
+        if update == 0 or (callable(bank) and update % renew_every == 0):
+            begun = (bank(agent, update) if callable(bank) else bank).to(model.device)  # Module.to leaves it where it was
         generator = randomness.torch("behaviour", update)
-        chosen = torch.randint(len(bank.is_first), (starts,), generator=generator)
-        begins = bank.state[sent(chosen, model.device)]
-        losses = agent.losses(dreamer, begins, guard, generator, start_alive=torch.ones(starts, device=model.device))
+        chosen = torch.randint(len(begun.is_first), (starts,), generator=generator)
+        begins = begun.state[sent(chosen, model.device)]
+        losses = agent.losses(dreamer, begins, guard, generator, start_alive=alive, temperature=temperature)
         rate = linear_decay(update, updates, decay_share, floor=0.1)
         for name, loss in (("actor", losses.actor), ("critic", losses.critic)):
             steps[name].minimise(loss, rate=rate)

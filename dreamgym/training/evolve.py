@@ -48,7 +48,7 @@ class EvolveResult:
     controller: LinearController
     history: list[Generation]
     centre_return: float
-    generation: int  # of the best centre
+    generation: int  # of the best centre; 0: where the search began
 
 
 def evolve(
@@ -60,6 +60,7 @@ def evolve(
     seed: int = 0,
     judge: Evaluator | None = None,
     evaluate_every: int = 25,
+    judge_start: bool = False,
     weight_decay: float = 0.0,
     folder: str | Path | None = None,
     save_every: float = 60.0,
@@ -71,6 +72,7 @@ def evolve(
     evaluator: DreamRollouts(...).returns or VectorRollouts(...).returns. Every generation has fresh seeds, shared by its candidates.
     judge scores the centre, one candidate [1,N], every evaluate_every generations and at the end, on seeds of its own; it may well play
     the real environment, since dream returns keep rising after real ones fall. None asks the evaluator for its R rollouts, which are few.
+    judge_start: judge where it begins too, as generation 0: a search from a good policy then ends no worse than that, up to luck.
     weight_decay charges so much per unit of mean squared parameter. folder: where the run is kept (evolve.pt, metrics.jsonl), every
     save_every seconds and at the end, and goes on from. report is called after every generation.
     Source: Ha & Schmidhuber 2018 (specs/world-models.md 6). Raises ValueError for a folder with another run.
@@ -82,11 +84,14 @@ def evolve(
     try:
         if keeper is not None:
             keeper.restore(run)
+        judge = judge or _of_one(evaluator, run.search.config.population)
+        if judge_start and run.done == 0:
+            run.judge_start(judge)
         with tqdm(total=generations, initial=run.done, desc="evolve", disable=not progress, dynamic_ncols=True) as bar:
             while run.done < generations:
                 last = run.done + 1 == generations
                 judged = last or (run.done + 1) % evaluate_every == 0
-                generation = run.live(evaluator, (judge or _of_one(evaluator, run.search.config.population)) if judged else None)
+                generation = run.live(evaluator, judge if judged else None)
                 if keeper is not None:
                     keeper.keep(run, generation, last=last)
                 if report is not None:
@@ -139,6 +144,10 @@ class _Run:
         generation = Generation(number, float(fitness.mean()), float(fitness.max()), self.search.sigma, seconds, length, centre, error)
         self.history.append(generation)
         return generation
+
+    def judge_start(self, judge: Evaluator) -> None:
+        """Before the first generation."""
+        self._judge(judge, 0)
 
     def _judge(self, judge: Evaluator, number: int) -> tuple[float, float]:
         centre = self.search.mean

@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+import numpy as np
 
 from dreamgym.agents.agent_files import read_kind
 from dreamgym.agents.evolution import CMAESConfig
@@ -31,6 +32,7 @@ from dreamgym.models.mdn_rnn import MDNRNN
 from dreamgym.models.world_model import WorldModel
 from dreamgym.structs import DreamableModel
 from dreamgym.training.evolve import EvolveResult, evolve
+from dreamgym.training.gradient_start import GradientStart, gradient_start
 from dreamgym.training.temperature_table import StudyCell, TemperatureStudy
 from dreamgym.training.world_models_awake import judge_awake
 from dreamgym.training.world_models_presets import world_models_controller
@@ -46,7 +48,8 @@ class StudyConfig:
 
     Each candidate's fitness is its mean return over `rollouts` dreams. Every evaluate_every generations the distribution's centre is
     judged in judge_dreams other dreams at the same setting, never awake, and the best centre is what is then judged in `episodes` dreams
-    and as many real episodes. bfloat16 is for the search; judges are exact.
+    and as many real episodes. bfloat16 is for the search; judges are exact. begin: searches begin at what gradients found in the same
+    dream, not at zero, with its `spread` in place of evolution.sigma; that start is judged as a centre too.
     """
 
     controller: LinearControllerConfig = field(default_factory=LinearControllerConfig)
@@ -57,6 +60,7 @@ class StudyConfig:
     judge_dreams: int = 256
     bfloat16: bool = True
     episodes: int = 100
+    begin: GradientStart | None = None
 
     def __post_init__(self) -> None:
         for name in ("generations", "rollouts", "evaluate_every", "judge_dreams", "episodes"):
@@ -164,19 +168,41 @@ def _search(
     model: WorldModel, config: StudyConfig, options: dict[str, float | None], seed: int, folder: Path, progress: bool
 ) -> EvolveResult:
     """A controller of this setting's dreams; goes on from the folder."""
-    agent = LinearController(model.spec, model.core.feature_size, config.controller)
+    agent, evolution = LinearController(model.spec, model.core.feature_size, config.controller), config.evolution
+    if config.begin is not None:
+        _begin(model, agent, config, config.begin, options, seed, folder / "begin", progress)
+        evolution = replace(evolution, sigma=config.begin.spread * float(np.sqrt(np.square(agent.vector).mean())))
     dreams = partial(DreamRollouts, model, agent, bfloat16=config.bfloat16, **options)  # type: ignore[arg-type]
     return evolve(
         agent,
-        dreams(candidates=config.evolution.population, rollouts=config.rollouts).returns,
+        dreams(candidates=evolution.population, rollouts=config.rollouts).returns,
         generations=config.generations,
-        config=config.evolution,
+        config=evolution,
         seed=seed,
         judge=dreams(candidates=1, rollouts=config.judge_dreams).returns,
         evaluate_every=config.evaluate_every,
+        judge_start=config.begin is not None,
         folder=folder,
         progress=progress,
     )
+
+
+def _begin(
+    model: WorldModel,
+    agent: LinearController,
+    config: StudyConfig,
+    begin: GradientStart,
+    options: dict[str, Any],
+    seed: int,
+    folder: Path,
+    progress: bool,
+) -> None:
+    """Let the controller begin at what gradients find in this setting's dreams; kept in the folder, and read from there."""
+    if (folder / "agent.json").is_file():
+        agent.vector = LinearController.load(folder, model.spec).vector
+        return
+    gradient_start(model, agent, begin, seed=seed, bfloat16=config.bfloat16, progress=progress, **options)
+    agent.save(folder)
 
 
 # ---- what is known ----------------------------------------------------------------------------------------------------------
@@ -188,6 +214,8 @@ class _Records:
     def __init__(self, folder: Path, model: WorldModel, config: StudyConfig) -> None:
         self.folder, self.spec = folder, model.spec
         asked = {name: value for name, value in encode(config).items() if name not in ("generations", "episodes")}
+        if config.begin is None:
+            del asked["begin"]  # older studies know of no other beginning than zero
         ours = json.loads(json.dumps({"model": _fingerprint(model), **asked}))
         settings = folder / "settings.json"
         if not settings.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -133,6 +134,65 @@ def test_a_population_acts_as_each_of_its_members_would(action_space, config):
         alone = one.predict(features[member].numpy())[0]
         np.testing.assert_allclose(together[member], alone, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(one.predict(features[member, 0].numpy())[0], alone[0], rtol=1e-5, atol=1e-6)
+
+
+# ---- imitating -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action_space", "actions"),
+    [
+        (DOOM, TAKE_COVER),
+        (DOOM, ThresholdActions()),
+        (spaces.Discrete(5), ThresholdActions((4, 0, 3, 1, 2))),
+        (DOOM, ArgmaxActions()),
+        (spaces.MultiDiscrete([3, 2]), ArgmaxActions()),
+        (spaces.Box(-2.0, 3.0, (2,)), BoxActions()),
+        (CAR, PedalActions()),
+    ],
+)
+def test_raw_outputs_stand_for_the_actions_they_were_made_from(action_space, actions):
+    spec = Spec("World-v0", spaces.Box(-1, 1, (3,)), action_space, max_episode_steps=10)
+    if spec.is_discrete:
+        choices = [torch.eye(size) for size in spec.action_sizes]
+        wanted = torch.stack([torch.cat(rows) for rows in itertools.product(*choices)])
+    else:
+        wanted = torch.linspace(-0.9, 0.9, 7).unsqueeze(1).expand(-1, spec.action_size)
+    torch.testing.assert_close(actions.model_action(actions.raw_of(wanted, spec), spec), wanted)
+
+
+def test_thresholds_leave_the_middle_to_even_chances():
+    spec = Spec("World-v0", spaces.Box(-1, 1, (3,)), DOOM, max_episode_steps=10)
+    chances = torch.tensor([[0.6, 0.2, 0.2], [0.3, 0.42, 0.28], [0.3, 0.28, 0.42]])  # nothing, right, left
+    assert TAKE_COVER.model_action(TAKE_COVER.raw_of(chances, spec), spec).argmax(-1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("inputs", [(), ((1, 3), (4, 6))])
+def test_a_linear_teacher_is_imitated_exactly(bias, inputs):
+    spec = Spec("World-v0", spaces.Box(-1, 1, (3,)), spaces.Box(-1.0, 1.0, (2,)), max_episode_steps=10)
+    config = LinearControllerConfig(inputs=inputs, bias=bias)
+    teacher, pupil = LinearController(spec, 6, config), LinearController(spec, 6, config)
+    teacher.vector = 0.3 * np.random.default_rng(0).normal(size=teacher.num_parameters)
+    features = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    actions = teacher.act_many(teacher.weights[None], features[None])[0]
+    assert pupil.imitate(features, actions, ridge=1e-6) > 0.999
+    np.testing.assert_allclose(pupil.vector, teacher.vector, atol=1e-3)
+    assert pupil.imitate(features, actions, ridge=1e4) < 0.5  # shrunk
+    weights = slice(None, -2 if bias else None)
+    assert np.abs(pupil.vector[weights]).max() < 0.5 * np.abs(teacher.vector[weights]).max()
+
+
+def test_what_cannot_be_imitated_is_refused():
+    spec = Spec("World-v0", spaces.Box(-1, 1, (3,)), DOOM, max_episode_steps=10)
+    features, actions = torch.zeros(4, 6), torch.eye(3)
+    with pytest.raises(ValueError, match="4 rows, actions 3"):
+        LinearController(spec, 6).imitate(features, actions)
+    with pytest.raises(ValueError, match="40 hidden units"):
+        LinearController(spec, 6, LinearControllerConfig(hidden=40)).imitate(features[:3], actions)
+
+
+# ---- inputs --------------------------------------------------------------------------------------------------------------
 
 
 def test_features_outside_the_inputs_change_nothing():

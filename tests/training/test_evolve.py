@@ -119,6 +119,30 @@ def test_the_best_centre_is_kept_even_if_later_ones_are_worse():
     assert not np.allclose(seen[0], seen[-1])
 
 
+def test_where_a_search_begins_may_be_what_it_ends_with():
+    judge = Valley(luck=0.0)
+    agent = policy()
+    agent.vector = [1.0, -1.0]  # the top
+    options = {"config": SMALL, "evaluate_every": 1, "progress": False, "judge": judge}
+    result = evolve(agent, Valley(), generations=3, judge_start=True, **options)
+    assert (result.generation, result.centre_return) == (0, 0.0)
+    np.testing.assert_array_equal(result.controller.vector, np.float32([1.0, -1.0]))
+    assert len(result.history) == 3 and len({seed for _, seed in judge.asked}) == 4  # the start is no generation, and has a seed of its own
+    agent.vector = [1.0, -1.0]
+    assert evolve(agent, Valley(), generations=3, **options).generation > 0
+
+
+def test_a_judged_start_is_remembered_by_a_run_that_was_stopped(tmp_path):
+    def go(generations):
+        agent = policy()
+        agent.vector = [1.0, -1.0]
+        options = {"config": SMALL, "evaluate_every": 1, "progress": False, "judge_start": True, "folder": tmp_path}
+        return evolve(agent, Valley(), generations=generations, judge=Valley(luck=0.0), **options)
+
+    assert go(2).generation == go(4).generation == 0
+    assert go(4).centre_return == 0.0
+
+
 def test_weight_decay_pulls_towards_small_parameters():
     def flat(parameters, seed):
         return np.zeros((len(parameters), 1))

@@ -23,6 +23,7 @@ from dreamgym.models.vae import VAEConfig
 from dreamgym.models.world_model import WorldModel, WorldModelConfig
 from dreamgym.structs import StartBank
 from dreamgym.training import temperature
+from dreamgym.training.gradient_start import GradientStart, gradient_start
 from dreamgym.training.learners import seeded
 from dreamgym.training.temperature import StudyConfig, controller_config, dropouts_of, temperature_study
 from dreamgym.training.temperature_table import StudyCell, TemperatureStudy, published
@@ -98,6 +99,40 @@ def test_a_killed_search_goes_on_to_the_same_controller(done, cartpole, tmp_path
     resumed = study(cartpole, tmp_path, taus=(0.5,)).cells[0]
     assert replace(resumed, seconds=0.0) == replace(done[1].cells[0], seconds=0.0)
     assert len((tmp_path / "searches" / "tau-0.5-dropout-0-0" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+# ---- where searches begin ---------------------------------------------------------------------------------------------------
+
+GRADIENT = GradientStart(updates=2, starts=8, dreams=4, steps=6)
+
+
+def test_searches_may_begin_where_gradients_lead_at_the_same_setting(tmp_path, monkeypatch):
+    begun = []
+
+    def learned(model, agent, settings, **options):
+        begun.append(options)
+        return gradient_start(model, agent, settings, **options)
+
+    monkeypatch.setattr(temperature, "gradient_start", learned)
+    model, config = dropping(0.05), replace(SMALL, begin=GRADIENT)
+    result = study(model, tmp_path, taus=(0.5, 1.0), config=config, dropouts=(0.1,), seeds=[3])
+    assert [(options["temperature"], options["dropout"], options["seed"]) for options in begun] == [(0.5, 0.1, 3), (1.0, 0.1, 3)]
+    for cell, place in zip(result.cells, sorted((tmp_path / "searches").iterdir())):
+        start, end = (LinearController.load(place / name, model.spec).vector for name in ("begin", "agent"))
+        assert np.abs(start).max() > 0.0
+        first = json.loads((place / "metrics.jsonl").read_text().splitlines()[0])
+        assert first["sigma"] == pytest.approx(GRADIENT.spread * np.sqrt(np.square(start).mean()), rel=0.5)  # adapted once since
+        assert (cell.best_generation == 0) == np.array_equal(start, end)
+    cells = [path.unlink() for path in (tmp_path / "cells").iterdir()]
+    again = study(model, tmp_path, taus=(0.5, 1.0), config=config, dropouts=(0.1,), seeds=[3])
+    assert len(cells) == len(begun) == 2  # the starts were read, not learned again
+    assert [replace(cell, seconds=0.0) for cell in again.cells] == [replace(cell, seconds=0.0) for cell in result.cells]
+
+
+def test_a_study_that_begins_elsewhere_needs_a_folder_of_its_own(done, cartpole):
+    assert "begin" not in json.loads((done[0] / "settings.json").read_text())  # as in folders that are older than this
+    with pytest.raises(ValueError, match="another begin"):
+        study(cartpole, done[0], config=replace(SMALL, begin=GRADIENT))
 
 
 def test_generations_and_episodes_may_be_added(tmp_path):
