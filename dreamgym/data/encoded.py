@@ -21,6 +21,7 @@ __all__ = [
     "EpisodeStreams",
     "LongEnough",
     "PaddedEpisodes",
+    "check_codes_vary",
     "encode_episodes",
     "encoded_spec",
     "padded_episodes",
@@ -95,6 +96,25 @@ def encode_episodes(pixels: Replay, encode: Encode, sink: Any) -> None:
     encoded = EncodedSink(pixels.spec, encode, sink)
     for (start, stop), policy in zip(pixels.episodes, pixels.policies):
         copy_episode(pixels.sequence(start, stop), encoded, policy)
+
+
+def check_codes_vary(replay: Replay, *, rows: int = 20_000, least_std: float = 0.001) -> None:
+    """Raises ValueError where a dimension of the code, drawn as V's statistics say, is the same in all rows: blank or frozen pictures.
+
+    Of such a dimension the likelihood has no bound (specs/world-models.md 11.4). Looks at `rows` rows, evenly spread.
+    """
+    chosen = np.unique(np.linspace(0, len(replay) - 1, min(rows, len(replay))).round().astype(np.int64))
+    chosen = chosen[np.asarray(replay.column("valid"))[chosen]]
+    if len(chosen) < 2:
+        return
+    stats = np.asarray(replay.obs_rows(chosen), np.float64)
+    mean, log_var = np.split(stats, 2, axis=1)
+    still = np.flatnonzero(np.sqrt(mean.var(0) + np.exp(log_var).mean(0)) < least_std)
+    if len(still):
+        raise ValueError(
+            f"{len(still)} of {mean.shape[1]} dimensions of the code are the same in all of {len(chosen)} rows (the first: {still[0]}), so "
+            "there is nothing to foretell; are the pictures blank or frozen?"
+        )
 
 
 def padded_episodes(replay: Replay, chosen: Sequence[int] | NDArray[np.int64]) -> SequenceBatch:

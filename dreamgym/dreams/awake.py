@@ -293,7 +293,8 @@ def _preprocessed(env: gym.Env[Any, Any], spec: Spec) -> gym.Env[Any, Any]:
         return preprocess(env, spec.preprocess)
     except (ValueError, TypeError) as error:
         spaces_of_both = f"observation space {env.observation_space}, expected {spec.observation_space} after preprocessing"
-        raise ValueError(f"{_names(env, spec)}: {spaces_of_both}. {error}") from error
+        way_out = "dreamgym.envs.make_from_spec(model.spec) makes the env that the model knows."
+        raise ValueError(f"{_names(env, spec)}: {spaces_of_both}. {error} {way_out}") from error
 
 
 def _check_preprocessed(env: VectorEnv[Any, Any, Any], settings: Preprocess) -> None:

@@ -19,6 +19,7 @@ from dreamgym.agents.actor_critic import ActorCritic
 from dreamgym.agents.linear import LinearController
 from dreamgym.agents.loading import load_agent
 from dreamgym.data.collection import CollectStats
+from dreamgym.data.encoded import check_codes_vary
 from dreamgym.data.replay import Replay
 from dreamgym.envs import make_env
 from dreamgym.hub import bundle
@@ -201,6 +202,7 @@ class WorldModelsTrainer:
     def _learn_memory(self, number: int) -> None:
         """Fit M to all codes, an agent's episodes weighted, and keep what did best on held-out ones."""
         settings, iterations = self.preset.memory_training, self.preset.iterations
+        check_codes_vary(self.lives.codes)
         learner = MemoryLearner(
             self.model,
             settings,

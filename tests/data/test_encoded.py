@@ -13,6 +13,7 @@ from dreamgym.data.encoded import (
     EpisodeStreams,
     LongEnough,
     PaddedEpisodes,
+    check_codes_vary,
     encode_episodes,
     encoded_spec,
     padded_episodes,
@@ -60,6 +61,35 @@ def test_an_episode_of_pictures_is_stored_as_codes_and_meaningless_rows_as_zeros
     assert rows.is_terminal[0].tolist() == [False, False, False, True]
     assert rows.valid[0].tolist() == valid.tolist()
     assert replay.policies == ("who",)
+
+
+def _lived(mean, log_var, valid=None):
+    """One episode of codes with these statistics, [T+1,2] each."""
+    replay = Replay(encoded_spec(IMAGE, 4))
+    steps = len(mean) - 1
+    stats = np.concatenate([mean, log_var], 1).astype(np.float16)
+    replay.add_episode(stats, np.zeros(steps, np.int64), np.zeros(steps), False, True, valid)
+    return replay
+
+
+def test_codes_that_never_change_are_refused_and_those_that_only_spread_are_not():
+    moving, still = np.linspace(-1, 1, 10)[:, None], np.zeros((10, 1))
+    wide, narrow = np.zeros((10, 1)), np.full((10, 1), -20.0)
+    for mean, log_var in ((still, wide), (moving, narrow), (moving, wide)):  # an unused dimension is noise, an exact one moves
+        check_codes_vary(_lived(np.hstack([moving, mean]), np.hstack([wide, log_var])))
+    with pytest.raises(ValueError, match=r"1 of 2 dimensions .* all of 10 rows \(the first: 1\)"):
+        check_codes_vary(_lived(np.hstack([moving, still]), np.hstack([wide, narrow])))
+    with pytest.raises(ValueError, match="all of 4 rows"):
+        check_codes_vary(_lived(np.hstack([moving, still]), np.hstack([wide, narrow])), rows=4)
+
+
+def test_rows_without_a_picture_do_not_make_a_code_change():
+    valid = np.array([True] * 9 + [False])
+    mean = np.full((10, 2), 3.0)
+    mean[-1] = 0.0
+    with pytest.raises(ValueError, match=r"2 of 2 dimensions .* all of 9 rows"):
+        check_codes_vary(_lived(mean, np.full((10, 2), -20.0), valid))
+    check_codes_vary(_lived(mean[:2], np.full((2, 2), -20.0), np.array([True, False])))  # one row tells nothing
 
 
 def test_stored_pictures_are_encoded_as_if_they_had_come_in_just_now():

@@ -190,7 +190,9 @@ def test_an_env_of_another_world_that_cannot_even_be_preprocessed_is_told_apart_
 
     model = PictureWorld()
     model.spec = replace(model.spec, preprocess=Preprocess(size=36))
-    with pytest.raises(ValueError, match=r"env is Pendulum-v1 but the model dreams toy/Picture: observation space Box.*, expected Box"):
+    with pytest.raises(
+        ValueError, match=r"env is Pendulum-v1 but the model dreams toy/Picture: observation .*, expected Box.*make_from_spec"
+    ):
         LatentObservation(gym.make("Pendulum-v1"), model)
 
 

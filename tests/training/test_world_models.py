@@ -50,6 +50,15 @@ def test_a_run_leaves_the_best_pair_of_model_and_controller(fallen):
     assert (fallen.folder / "model" / "model.safetensors").read_bytes() == (folder / "model" / "model.safetensors").read_bytes()
 
 
+def test_codes_that_never_change_end_the_run_before_m_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        stages, "encoder_of", lambda *a, **k: lambda pictures: np.tile(np.float16([0, 0, 0, -20, -20, -20]), (len(pictures), 1))
+    )
+    monkeypatch.setattr(stages, "MemoryLearner", lambda *a, **k: pytest.fail("M learned from nothing"))
+    with pytest.raises(ValueError, match="3 of 3 dimensions of the code are the same"):
+        fit(FALL, tiny(), seed=2, out=tmp_path / "run", progress=False)
+
+
 def test_pictures_are_few_and_codes_are_many(fallen):
     pixels = Replay(SPEC, fallen.folder / "replay" / "pictures")
     codes = Replay(encoded_spec(SPEC, 6), fallen.folder / "replay" / "codes")
