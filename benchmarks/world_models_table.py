@@ -164,6 +164,7 @@ def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     yield "<!-- results:world-models -->", run_table
     yield "<!-- results:controls -->", controls_table
     yield "<!-- results:fidelity -->", fidelity_table
+    yield "<!-- results:temperature-gradient -->", partial(temperature_table, RECORDS / "temperature-gradient.json")
     yield "<!-- results:temperature -->", temperature_table
     for world in WORLDS:
         for kind in KINDS:

@@ -89,6 +89,14 @@ def test_temperature_leaves_a_table_numbers_and_a_plot(tmp_path: Path, capsys: p
     assert (tmp_path / "study.png").stat().st_size > 5_000
 
 
+def test_searches_begin_at_gradients_where_asked(tmp_path: Path) -> None:
+    size = ["--searches", "1", "--generations", "1", "--population", "4", "--rollouts", "1", "--episodes", "2"]
+    asked = ["temperature", "CartPole", "--taus", "1.0", "--gradient-updates", "2", *size, "--no-baselines", "--no-plot"]
+    assert cli.main([*asked, "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "settings.json").read_text())["begin"]["updates"] == 2
+    assert (tmp_path / "searches" / "tau-1-dropout-0-0" / "begin" / "agent.json").is_file()
+
+
 def test_dropout_of_a_model_without_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["temperature", "CartPole", "--dropouts", "0", "0.1", "--no-plot", "--out", str(tmp_path / "study")]) == 2
     assert "trained without dropout" in capsys.readouterr().err
