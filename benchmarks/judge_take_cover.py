@@ -2,7 +2,8 @@
 
     python -m benchmarks.judge_take_cover --run runs/VizdoomTakeCover-v1-world-models-fast-0 --shipped dreamgym/pretrained/DoomTakeCover
 
-With --shipped the controls and the fidelity are of what was bundled (in half precision), else of the run's own pair. Each part is a file in
+With --shipped the controls and the fidelity are of what was bundled (in half precision), else of the run's own pair. --linear names a
+controller of a study of temperatures (searches/<setting>/agent), for its own yoked control in the same model. Each part is a file in
 benchmarks/results/world-models that docs/papers/world-models.md is written from (benchmarks/world_models_table.py); what is recorded is
 not done again.
 """
@@ -35,6 +36,7 @@ from dreamgym.evaluation.policies import constant_policies, sweep_policies
 from dreamgym.evaluation.reliability import end_reliability
 from dreamgym.evaluation.returns import evaluate, report_seeds
 from dreamgym.evaluation.scrutiny import run_controls
+from dreamgym.evaluation.yoked import yoked_control
 from dreamgym.formats.files import replace_files
 from dreamgym.hub import bundle
 from dreamgym.models.world_model import WorldModel
@@ -62,6 +64,7 @@ class Judgement:
     dreams: int = 1024
     search_episodes: int = 20
     records: Path = RECORDS
+    linear: Path | None = None
 
     def controllers(self) -> dict[str, Any]:
         """Every controller of every iteration, in the model it was evolved in: the dream's promise and what came of it."""
@@ -91,6 +94,15 @@ class Judgement:
         )
         print(done.table(), flush=True)
         return done.to_json()
+
+    def linear_twins(self) -> dict[str, Any]:
+        """Whether that controller sees: its yoked control."""
+        assert self.linear is not None
+        agent = load_agent(self.linear, self._model)
+        with closing(awake_env(self._model)) as seen, closing(awake_env(self._model, obs_type=None)) as unseen:
+            yoked = yoked_control(agent, seen, unseen, self.episodes, progress=True)
+        print(yoked.table(), flush=True)
+        return {"setting": self.linear.parent.name, "kind": type(agent).__name__, "yoked": yoked.to_json()}
 
     def fidelity(self) -> dict[str, Any]:
         """Nine blind policies and random actions in both worlds, and how reliable predicted ends are."""
@@ -154,8 +166,9 @@ def judge(
     dreams: int = 1024,
     search_episodes: int = 20,
     records: Path = RECORDS,
+    linear: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Make the records that are missing; returns all three.
+    """Make the records that are missing; returns all.
 
     Args:
         run: Folder of a finished `fit`.
@@ -164,12 +177,14 @@ def judge(
         dreams: Dreams of each controller.
         search_episodes: Of each blind sweep when the best is looked for.
         records: Where the numbers go.
+        linear: A linear controller of the same model, to ask whether it sees.
     """
-    judgement = Judgement(run, shipped, episodes, dreams, search_episodes, records)
+    judgement = Judgement(run, shipped, episodes, dreams, search_episodes, records, linear)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "run": judgement.controllers,
         "controls": judgement.controls,
         "fidelity": judgement.fidelity,
+        **({} if linear is None else {"linear-twins": judgement.linear_twins}),
     }
     for name, measure in parts.items():
         path = records / f"{name}.json"

@@ -96,7 +96,6 @@ def controls_table() -> list[str]:
         return NO_RUN
     against, yoked, lengths = (record[name] for name in ("against", "yoked", "lengths"))
     agent, blind = (Returns.from_json(against[name]) for name in ("first", "second"))
-    p = yoked["p_value"]
     return [
         _row(["control", "", ""]),
         "|---|---|---|",
@@ -107,11 +106,21 @@ def controls_table() -> list[str]:
             [
                 "yoked twins: who dies first",
                 f"the seen {yoked['seen_first']}, the unseen {yoked['unseen_first']}",
-                f"of {yoked['pairs']}; {'p < 0.0001' if p < 1e-4 else f'p = {p:.2g}'}, exact sign test",
+                f"of {yoked['pairs']}; {_p(yoked['p_value'])}, exact sign test",
             ]
         ),
         _row(["random lives, asleep over awake", f"{lengths['ratio']:.2f} ± {lengths['ratio_error']:.2f}", "mean lengths"]),
     ]
+
+
+def linear_twins() -> list[str]:
+    """Whether a linear controller sees, in one line."""
+    if (record := _judged("linear-twins")) is None:
+        return NO_RUN
+    yoked = record["yoked"]
+    who = f"C at {record['setting'].rpartition('-')[0].replace('-', ' ').replace(' dropout', ', dropout')}, search {record['setting'][-1]}"
+    died = f"under the same actions the seen twin dies first in {yoked['seen_first']} pairs of {yoked['pairs']}, the unseen one in"
+    return [f"{who}: {died} {yoked['unseen_first']} ({_p(yoked['p_value'])})."]
 
 
 def fidelity_table() -> list[str]:
@@ -140,6 +149,10 @@ def temperature_table(path: Path = RECORDS / "temperature.json") -> list[str]:
     return [_row(heading), "|---" * len(heading) + "|", *map(_row, rows), "", *(f"- {line}" for line in remarks)]
 
 
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+
+
 def _row(cells: Sequence[str]) -> str:
     return "|" + "|".join(f" {cell} " if cell else " " for cell in (cell.replace("|", "\\|") for cell in cells)) + "|"
 
@@ -164,6 +177,7 @@ def blocks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     yield "<!-- results:world-models -->", run_table
     yield "<!-- results:controls -->", controls_table
     yield "<!-- results:fidelity -->", fidelity_table
+    yield "<!-- results:linear-twins -->", linear_twins
     yield "<!-- results:temperature-gradient -->", partial(temperature_table, RECORDS / "temperature-gradient.json")
     yield "<!-- results:temperature -->", temperature_table
     for world in WORLDS:

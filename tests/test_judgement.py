@@ -26,7 +26,8 @@ def judged(run, tmp_path_factory):
     records = tmp_path_factory.mktemp("records")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge_take_cover, "SWEEPS", (2, 4))
-        return records, judge(run.folder, episodes=3, dreams=4, search_episodes=1, records=records)
+        linear = run.folder / "rounds" / "0" / "agent-0"
+        return records, judge(run.folder, episodes=3, dreams=4, search_episodes=1, records=records, linear=linear)
 
 
 def test_every_controller_is_judged_and_the_chosen_one_named(run, judged):
@@ -46,15 +47,18 @@ def test_nine_blind_policies_play_in_both_worlds_and_ends_are_judged_on_fresh_li
 
 
 def test_what_is_recorded_is_not_judged_again(run, judged, monkeypatch):
-    for part in ("controllers", "controls", "fidelity"):
+    for part in ("controllers", "controls", "fidelity", "linear_twins"):
         monkeypatch.setattr(Judgement, part, lambda self: pytest.fail("judged again"))
-    assert judge(run.folder, episodes=3, records=judged[0]) == judged[1]
+    assert judge(run.folder, episodes=3, records=judged[0], linear=run.folder) == judged[1]
 
 
 def test_the_page_tells_what_was_judged(judged, monkeypatch):
-    monkeypatch.setattr(world_models_table, "RECORDS", judged[0])
+    records, parts = judged
+    monkeypatch.setattr(world_models_table, "RECORDS", records)
     assert "| 0 | actor-critic |" in "\n".join(world_models_table.run_table())
     assert "yoked twins" in "\n".join(world_models_table.controls_table())
+    assert parts["linear-twins"]["yoked"]["pairs"] == 3 and parts["linear-twins"]["kind"] == "LinearController"
+    assert "of 3, the unseen one in" in "\n".join(world_models_table.linear_twins())
     assert "| always 1 |" in "\n".join(world_models_table.fidelity_table())
 
 
