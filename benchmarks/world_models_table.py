@@ -114,13 +114,22 @@ def controls_table() -> list[str]:
 
 
 def linear_twins() -> list[str]:
-    """Whether a linear controller sees, in one line."""
-    if (record := _judged("linear-twins")) is None:
-        return NO_RUN
-    yoked = record["yoked"]
-    who = f"C at {record['setting'].rpartition('-')[0].replace('-', ' ').replace(' dropout', ', dropout')}, search {record['setting'][-1]}"
-    died = f"under the same actions the seen twin dies first in {yoked['seen_first']} pairs of {yoked['pairs']}, the unseen one in"
-    return [f"{who}: {died} {yoked['unseen_first']} ({_p(yoked['p_value'])})."]
+    """Whether linear controllers see, a line each: one of a study of temperatures, and the actor-critic's clone."""
+    found = {"linear-twins": "C of the study below, {setting}", "clone-twins": "The actor-critic's clone in C"}
+    lines = []
+    for name, who in found.items():
+        if (record := _judged(name)) is not None:
+            yoked, (low, high) = record["yoked"], record["yoked"]["hazard_interval"]
+            ratio = "" if None in (yoked["hazard_ratio"], high) else f"; hazard ratio {yoked['hazard_ratio']:.2f}, {low:.2f} to {high:.2f}"
+            dies = f"the seen twin dies first in {yoked['seen_first']} pairs of {yoked['pairs']}, the unseen one in {yoked['unseen_first']}"
+            lines.append(f"- {who.format(setting=_setting(record['setting']))}: {dies} ({_p(yoked['p_value'])}{ratio}).")
+    return lines or NO_RUN
+
+
+def _setting(folder: str) -> str:
+    """What the name of a search's folder says: tau-1.15-dropout-0.05-1."""
+    place, _, search = folder.rpartition("-")
+    return f"{place.replace('-dropout-', ', dropout ').replace('-', ' ')}, search {search}"
 
 
 def fidelity_table() -> list[str]:

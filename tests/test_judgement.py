@@ -59,6 +59,7 @@ def test_the_page_tells_what_was_judged(judged, monkeypatch):
     assert "yoked twins" in "\n".join(world_models_table.controls_table())
     assert parts["linear-twins"]["yoked"]["pairs"] == 3 and parts["linear-twins"]["kind"] == "LinearController"
     assert "of 3, the unseen one in" in "\n".join(world_models_table.linear_twins())
+    assert world_models_table._setting("tau-1.15-dropout-0.05-1") == "tau 1.15, dropout 0.05, search 1"
     assert "| always 1 |" in "\n".join(world_models_table.fidelity_table())
 
 
