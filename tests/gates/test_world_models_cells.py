@@ -154,6 +154,16 @@ def test_the_queue_lists_cells_without_a_record_as_commands(nowhere, capsys, fal
     assert not any("car-racing" in command for command in commands) and "car-racing: no model" in printed.err
 
 
+def test_a_short_run_of_car_racing_is_the_preset_with_less_of_everything(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(gates, "fit", lambda *world, **options: asked.update(world=world, **options))
+    gates.short_run(tmp_path)
+    env_id, preset = asked["world"]
+    assert (env_id, asked["out"], asked["preprocess"].action_repeat) == ("CarRacing-v3", tmp_path, 4)
+    assert (preset.name, preset.collection.episodes, preset.controller_training.attempts) == ("world-models-fast", 600, 1)
+    assert (preset.code_training.steps, preset.memory_training.steps, preset.memory_training.batch) == (3000, 2500, 48)
+
+
 def test_the_command_line_knows_every_kind_of_cell(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["world_models", "--help"])
     with pytest.raises(SystemExit):

@@ -5,6 +5,7 @@ python -m tests.gates.world_models memory --world car-racing --variant untrained
 python -m tests.gates.world_models belief --world take-cover --variant mean --seed 0
 python -m tests.gates.world_models ends --world take-cover --variant sample --seed 0
 python -m tests.gates.world_models dreams --world car-racing --variant rssm --seed 0
+python -m tests.gates.world_models short-run                                        # of CarRacing, for its cells: an hour of a core
 python -m tests.gates.world_models missing [--take-cover RUN] [--car-racing RUN]    # commands of all cells without a record, for a queue
 python -m tests.gates.world_models all                                              # those cells, one after another
 """
@@ -28,19 +29,21 @@ from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.agents.linear import LinearController, LinearControllerConfig, code_ranges
 from dreamgym.dreams.awake import LatentVectorObservation
 from dreamgym.dreams.rollouts import DreamRollouts
-from dreamgym.envs import make_from_spec
+from dreamgym.envs import make_env, make_from_spec, make_spec
 from dreamgym.evaluation.comparison import judging_dream
 from dreamgym.evaluation.policies import random_policy
 from dreamgym.evaluation.returns import Returns, evaluate, report_seeds
 from dreamgym.hub import bundle
 from dreamgym.models.mdn_rnn import MDNRNN
 from dreamgym.models.world_model import WorldModel
-from dreamgym.structs import DreamableModel
+from dreamgym.structs import DreamableModel, Preprocess
 from dreamgym.training.evolve import EvolveResult, evolve
 from dreamgym.training.learners import seeded
+from dreamgym.training.loop import fit
 from dreamgym.training.vector_rollouts import VectorRollouts
 from dreamgym.training.world_models_awake import judge_awake
-from dreamgym.training.world_models_presets import world_models_controller
+from dreamgym.training.world_models_config import WorldModelsPreset
+from dreamgym.training.world_models_presets import world_models_controller, world_models_preprocess, world_models_preset
 from tests.gates.ablations import Cell, command_cell, fingerprint, recorded, without_record
 from tests.gates.records import ROOT, RUNS
 
@@ -331,6 +334,32 @@ def dreams_cell(world: WorldName, variant: Dream, seed: int, run: Path | None = 
     return recorded(RECORDS, name, measure)
 
 
+# ---- CarRacing in an hour -----------------------------------------------------------------------------------------------------------
+
+CAR_RACING = "CarRacing-v3"
+
+
+def short_run(out: Path = WORLDS["car-racing"].run, seed: int = 0) -> None:
+    """Fit CarRacing's run for these cells on about a third of the preset's experience and updates: an hour of a core instead of hours."""
+    seen: Preprocess | None = None
+    for _ in range(2):  # what the preset wants to see depends on the space, and the preset on what is seen
+        with closing(make_env(CAR_RACING, preprocess=seen)) as env:
+            spec = make_spec(env, CAR_RACING)
+        seen = world_models_preprocess("world-models-fast", spec)
+    fit(CAR_RACING, shortened(world_models_preset("world-models-fast", spec)), preprocess=seen, seed=seed, out=out)
+
+
+def shortened(preset: WorldModelsPreset) -> WorldModelsPreset:
+    """Less of everything, and one search."""
+    return replace(
+        preset,
+        collection=replace(preset.collection, episodes=600, pixel_frames=60_000),
+        code_training=replace(preset.code_training, steps=3000),
+        memory_training=replace(preset.memory_training, steps=2500),
+        controller_training=replace(preset.controller_training, attempts=1),
+    )
+
+
 # ---- command line -------------------------------------------------------------------------------------------------------------------
 
 
@@ -387,4 +416,4 @@ if __name__ == "__main__":
         "ends": ends_cell,
         "dreams": dreams_cell,
     }
-    tyro.extras.subcommand_cli_from_dict({**measures, "missing": missing, "all": run_all})
+    tyro.extras.subcommand_cli_from_dict({**measures, "short-run": short_run, "missing": missing, "all": run_all})
