@@ -149,10 +149,16 @@ class TemperatureStudy:
         """The setting whose controllers do best awake. The best of many is lucky by a little: judge it again on other seeds."""
         return max(self.groups, key=lambda group: group.mean("awake"))
 
-    def dream_falls(self, dropout: float) -> bool:
-        """Whether every higher temperature gave a lower return in the dream, at this rate of dropout."""
-        means = [group.mean("dream") for group in self.groups if group.dropout == dropout]
-        return all(later < earlier for earlier, later in pairwise(means))
+    def dream_falls(self, dropout: float | None = None) -> bool:
+        """Whether every higher temperature gave a lower return in the dream, at this rate of dropout.
+
+        None: in the mean over all rates, each counting once, at temperatures that every rate was tried at. Searches' luck counts less.
+        """
+        rates = self.dropouts if dropout is None else [dropout]
+        means = {(group.dropout, group.tau): group.mean("dream") for group in self.groups}
+        taus = sorted({tau for _, tau in means if all((rate, tau) in means for rate in rates)})
+        falls = [np.mean([means[rate, tau] for rate in rates]) for tau in taus]
+        return all(later < earlier for earlier, later in pairwise(falls))
 
     # ---- text ---------------------------------------------------------------------------------------------------------
 
@@ -197,8 +203,9 @@ class TemperatureStudy:
                 yield f"published, by dropout while dreaming (Dropout's Dream Land, awake): {known}"
         for dropout in self.dropouts:
             if sum(group.dropout == dropout for group in self.groups) > 1:
-                answer = "yes" if self.dream_falls(dropout) else "no"
-                yield f"the dream's score falls with every rise in temperature (dropout {dropout:g}): {answer}"
+                yield f"the dream's score falls with every rise in temperature (dropout {dropout:g}): {_yes(self.dream_falls(dropout))}"
+        if len(self.dropouts) > 1:
+            yield f"the dream's score falls with every rise in temperature (mean over all rates of dropout): {_yes(self.dream_falls())}"
         if len(self.groups) > 1:
             yield f"best awake: tau {self.best.tau:g}, dropout {self.best.dropout:g}"
 
@@ -210,7 +217,7 @@ class TemperatureStudy:
             "env_id": self.env_id,
             "action_repeat": self.action_repeat,
             "settings": [group.brief() for group in self.groups],
-            "dream_falls": {f"{dropout:g}": self.dream_falls(dropout) for dropout in self.dropouts},
+            "dream_falls": {**{f"{dropout:g}": self.dream_falls(dropout) for dropout in self.dropouts}, "mean": self.dream_falls()},
             "best_blind": self.best_blind,
             "baselines": {name: returns.to_json() for name, returns in self.baselines.items()},
             "cells": [cell.to_json() for cell in self.cells],
@@ -258,6 +265,10 @@ class TemperatureStudy:
             if name in self.baselines:
                 axes.axhline(self.baselines[name].mean, color=_GREY, linestyle=style, label=f"{name}, awake")
         axes.set(xlabel="temperature of the dream", title=f"{self.env_id}, dropout {dropout:g}")
+
+
+def _yes(answer: bool) -> str:
+    return "yes" if answer else "no"
 
 
 def _is_take_cover(env_id: str) -> bool:

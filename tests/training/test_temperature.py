@@ -276,6 +276,20 @@ def test_a_hotter_dream_that_pays_more_is_noticed():
     assert not rising.dream_falls(0.0) and "(dropout 0): no" in rising.table()
 
 
+def test_the_mean_over_rates_of_dropout_may_fall_where_a_rate_does_not():
+    def at(rate, *dreamt):
+        return tuple(cell(tau, [value], [1], dropout=rate) for tau, value in zip((0.5, 1.0, 1.3), dreamt))
+
+    both = replace(TAKE_COVER, cells=(*at(0.0, 30, 10, 12), *at(0.1, 20, 15, 11)))
+    assert [both.dream_falls(rate) for rate in (0.0, 0.1, None)] == [False, True, True]  # 25, 12.5, 11.5
+    assert "(mean over all rates of dropout): yes" in both.table() and both.to_json()["dream_falls"]["mean"]
+    rising = replace(both, cells=(*at(0.0, 30, 10, 14), *at(0.1, 20, 15, 12)))
+    assert not rising.dream_falls() and "(mean over all rates of dropout): no" in rising.table()
+    partly = replace(both, cells=(*at(0.0, 30, 10), *at(0.1, 20, 15, 99)))
+    assert partly.dream_falls()  # 1.3 was tried at one rate only
+    assert "mean over all rates" not in replace(both, cells=at(0.0, 30, 10, 5)).table()
+
+
 def test_a_study_survives_json():
     assert TemperatureStudy.from_json(json.loads(json.dumps(TAKE_COVER.to_json()))) == TAKE_COVER
 
