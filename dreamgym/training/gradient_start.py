@@ -6,7 +6,7 @@ behind them tell more (docs/papers/world-models.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -22,14 +22,14 @@ from dreamgym.structs import DreamableModel, StartBank
 from dreamgym.training.behaviour import learn_behaviour
 from dreamgym.training.learners import Randomness
 from dreamgym.training.online_config import OptimiserConfig
+from dreamgym.training.world_models_config import BehaviourTraining
 
 __all__ = ["GradientStart", "chances", "dreamt_states", "gradient_start"]
 
 
 def _short_dreams() -> ActorCriticConfig:
     """As preset world-models-fast learns beside C, with an actor that is as linear as what is to imitate it."""
-    linear = MLPConfig(layers=0)
-    return ActorCriticConfig(units=64, horizon=15, discount=0.995, entropy=0.003, reward_scale=1.0, reinforce=1.0, actor=linear)
+    return replace(BehaviourTraining().config, actor=MLPConfig(layers=0))
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,21 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from dreamgym.agents.actor_critic import ActorCriticConfig
 from dreamgym.agents.evolution import CMAESConfig
 from dreamgym.models.encoders import CodeStatsConfig
-from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward
+from dreamgym.models.mdn_heads import MDNHeadsConfig, MLPReward, SurvivalReward
 from dreamgym.models.mdn_rnn import MDNRNNConfig
+from dreamgym.models.mixture_objective import MixtureObjective
 from dreamgym.models.mixture_overshooting import MixtureOvershooting
 from dreamgym.models.vae import VAEConfig
-from dreamgym.structs import Spec
+from dreamgym.models.world_model import WorldModel, WorldModelConfig
+from dreamgym.structs import Spec, StartBank
 from dreamgym.training import world_models as stages
+from dreamgym.training.learners import seeded
 from dreamgym.training.loop import Run, fit
 from dreamgym.training.world_models_config import (
     BehaviourTraining,
@@ -127,3 +131,17 @@ def killed_and_resumed(preset: WorldModelsPreset, place: list[int], out: Path, m
         fit(FALL, preset, seed=2, out=out, progress=False)
     monkeypatch.setattr(stages, "write_checkpoint", write)
     return fit(FALL, preset, seed=2, out=out, progress=False)
+
+
+def dropping(rate):
+    """An MDN-RNN trained with this rate of dropout, or rather not trained."""
+    config = WorldModelConfig(
+        encoder=CodeStatsConfig(vae=VAEConfig(code=3)),
+        core=MDNRNNConfig(units=8, mixtures=2, features="zh", input_dropout=rate, recurrent_dropout=rate),
+        heads=MDNHeadsConfig(reward=SurvivalReward(1.0), members=1),
+        objective=MixtureObjective(),
+    )
+    with seeded(0):
+        model = WorldModel(SPEC, config).eval()
+    model.initial_states = StartBank(model.initial(4), torch.ones(4, dtype=torch.bool))
+    return model

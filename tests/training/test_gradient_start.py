@@ -12,16 +12,8 @@ import torch
 from dreamgym.agents.actor_critic import ActorCritic, ActorCriticConfig
 from dreamgym.agents.linear import LinearController, LinearControllerConfig
 from dreamgym.dreams.vector import DreamVectorEnv
-from dreamgym.models.encoders import CodeStatsConfig
-from dreamgym.models.mdn_heads import MDNHeadsConfig, SurvivalReward
-from dreamgym.models.mdn_rnn import MDNRNNConfig
-from dreamgym.models.mixture_objective import MixtureObjective
-from dreamgym.models.vae import VAEConfig
-from dreamgym.models.world_model import WorldModel, WorldModelConfig
-from dreamgym.structs import StartBank
 from dreamgym.training.gradient_start import GradientStart, chances, dreamt_states, gradient_start
-from dreamgym.training.learners import seeded
-from tests.training.fall import SPEC
+from tests.training.fall import SPEC, dropping
 
 CONFIG = ActorCriticConfig(layers=1, units=8, horizon=5, reinforce=1.0)
 QUICK = GradientStart(updates=4, starts=16, renew_every=2, dreams=8, steps=12, config=CONFIG)
@@ -30,15 +22,7 @@ QUICK = GradientStart(updates=4, starts=16, renew_every=2, dreams=8, steps=12, c
 @pytest.fixture(scope="module")
 def model():
     """Its dreams end by chance; nothing is trained."""
-    config = WorldModelConfig(
-        encoder=CodeStatsConfig(vae=VAEConfig(code=3)),
-        core=MDNRNNConfig(units=8, mixtures=2, features="zh", input_dropout=0.1, recurrent_dropout=0.1),
-        heads=MDNHeadsConfig(reward=SurvivalReward(1.0), members=1),
-        objective=MixtureObjective(),
-    )
-    with seeded(0):
-        made = WorldModel(SPEC, config).eval()
-    made.initial_states = StartBank(made.initial(4), torch.ones(4, dtype=torch.bool))
+    made = dropping(0.1)
     made.config = replace(made.config, defaults=replace(made.defaults, termination="sample"))
     return made
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import dreamgym
 from dreamgym.agents.evolution import CMAESConfig
@@ -15,19 +14,11 @@ from dreamgym.agents.linear import ArgmaxActions, LinearController, LinearContro
 from dreamgym.errors import ModelNotFoundError
 from dreamgym.evaluation.returns import Returns
 from dreamgym.hub import bundle
-from dreamgym.models.encoders import CodeStatsConfig
-from dreamgym.models.mdn_heads import MDNHeadsConfig, SurvivalReward
-from dreamgym.models.mdn_rnn import MDNRNNConfig
-from dreamgym.models.mixture_objective import MixtureObjective
-from dreamgym.models.vae import VAEConfig
-from dreamgym.models.world_model import WorldModel, WorldModelConfig
-from dreamgym.structs import StartBank
 from dreamgym.training import temperature
 from dreamgym.training.gradient_start import GradientStart, gradient_start
-from dreamgym.training.learners import seeded
 from dreamgym.training.temperature import StudyConfig, controller_config, dropouts_of, temperature_study
 from dreamgym.training.temperature_table import StudyCell, TemperatureStudy, published
-from tests.training.fall import SPEC
+from tests.training.fall import dropping
 
 LINEAR = LinearControllerConfig(bias=True)
 SMALL = StudyConfig(
@@ -38,20 +29,6 @@ SMALL = StudyConfig(
 @pytest.fixture(scope="module")
 def cartpole():
     return bundle.load_bundled("CartPole")
-
-
-def dropping(rate):
-    """An MDN-RNN trained with this rate of dropout, or rather not trained."""
-    config = WorldModelConfig(
-        encoder=CodeStatsConfig(vae=VAEConfig(code=3)),
-        core=MDNRNNConfig(units=8, mixtures=2, features="zh", input_dropout=rate, recurrent_dropout=rate),
-        heads=MDNHeadsConfig(reward=SurvivalReward(1.0), members=1),
-        objective=MixtureObjective(),
-    )
-    with seeded(0):
-        model = WorldModel(SPEC, config).eval()
-    model.initial_states = StartBank(model.initial(4), torch.ones(4, dtype=torch.bool))
-    return model
 
 
 def study(model, folder, taus=(0.5, 1.0), config=SMALL, **options):
