@@ -490,7 +490,3 @@ def _is_repository(name: str) -> bool:
     except ValueError:
         return False
     return not Path(name).exists()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

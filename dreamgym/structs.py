@@ -387,6 +387,12 @@ class StartBank(TensorStruct):
     state: TensorStruct  # leading [N]
     is_first: Tensor  # [N] bool
 
+    @classmethod
+    def midway(cls, state: TensorStruct) -> StartBank:
+        """Of states [N] none of which counts as an episode's start."""
+        some = state.items()[0][1]
+        return cls(state, torch.zeros(len(some), dtype=torch.bool, device=some.device))
+
 
 @dataclass(frozen=True)
 class DreamDefaults:

@@ -41,6 +41,12 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     assert f"usage: dreamgym {command}" in lines[0]
 
 
+def test_python_m_dreamgym_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "dreamgym", "info", "no-such-model"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dreamgym: ") and "no-such-model" in done.stderr
+
+
 def test_a_model_that_does_not_exist_is_a_message_and_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "no-such-model"]) == 1
     assert "no-such-model" in capsys.readouterr().err

@@ -23,6 +23,7 @@ LAYERS = [
     {"registration", "demo", "sb3"},  # doors
     {"testing"},  # looks at models through the doors
     {"cli"},
+    {"__main__"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -287,7 +287,7 @@ def _check_starts(data: bytes, expected: WorldModel, where: str) -> None:
 
 def _one_start(model: WorldModel) -> StartBank:
     """A bank of one row, which tells what the file must look like."""
-    return StartBank(model.initial(1), torch.zeros(1, dtype=torch.bool, device=model.device))
+    return StartBank.midway(model.initial(1))
 
 
 def _start_bank(model: WorldModel, tensors: dict[str, Tensor]) -> StartBank:

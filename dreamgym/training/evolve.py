@@ -86,7 +86,9 @@ def evolve(
             keeper.restore(run)
         judge = judge or _of_one(evaluator, run.search.config.population)
         if judge_start and run.done == 0:
-            run.judge_start(judge)
+            judged_at_start = run.judge_start(judge)
+            if keeper is not None:
+                keeper.begin(*judged_at_start)
         with tqdm(total=generations, initial=run.done, desc="evolve", disable=not progress, dynamic_ncols=True) as bar:
             while run.done < generations:
                 last = run.done + 1 == generations
@@ -145,9 +147,9 @@ class _Run:
         self.history.append(generation)
         return generation
 
-    def judge_start(self, judge: Evaluator) -> None:
-        """Before the first generation."""
-        self._judge(judge, 0)
+    def judge_start(self, judge: Evaluator) -> tuple[float, float]:
+        """The centre's return and its standard error before the first generation."""
+        return self._judge(judge, 0)
 
     def _judge(self, judge: Evaluator, number: int) -> tuple[float, float]:
         centre = self.search.mean
@@ -205,6 +207,10 @@ class _Keeper:
         except ValueError as error:
             raise ValueError(f"{self.path.parent} holds another run: {error} Take another folder, or delete {self.path}.") from error
         self.log.rewind(saved["lines"])
+
+    def begin(self, centre: float, error: float) -> None:
+        """Log what the search begins with, as generation 0."""
+        self.log.write("evolve", 0, {"centre": centre, "centre_error": error})
 
     def keep(self, run: _Run, generation: Generation, *, last: bool) -> None:
         """Log the generation; save the run where it is time."""

@@ -122,8 +122,7 @@ def dreamt_states(
         if ended.all():
             break
     env.close()
-    states = type(kept[0]).cat(kept)
-    return StartBank(state=states, is_first=torch.zeros(len(states.items()[0][1]), dtype=torch.bool, device=model.device))
+    return StartBank.midway(type(kept[0]).cat(kept))
 
 
 def chances(agent: ActorCritic, features: Tensor) -> Tensor:

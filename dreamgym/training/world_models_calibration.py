@@ -78,8 +78,7 @@ def draw_remembered(model: WorldModel, codes: Replay, agents: Collection[str], *
         parts = np.array_split(chosen, -(-len(chosen) // _LIVING_EPISODES))
         wanted = -(-size // (len(kinds) * len(parts)))
         kept += [_living(model, codes, part, wanted, rng, seed) for part in parts]
-    state = type(kept[0]).cat(kept)[:size]
-    return StartBank(state=state, is_first=torch.zeros(len(state.items()[0][1]), dtype=torch.bool, device=model.device))
+    return StartBank.midway(type(kept[0]).cat(kept)[:size])
 
 
 def _living(model: WorldModel, codes: Replay, episodes: NDArray[np.int64], size: int, rng: np.random.Generator, seed: int) -> Any:

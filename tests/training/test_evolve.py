@@ -141,6 +141,9 @@ def test_a_judged_start_is_remembered_by_a_run_that_was_stopped(tmp_path):
 
     assert go(2).generation == go(4).generation == 0
     assert go(4).centre_return == 0.0
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged] == [0, 1, 2, 3, 4]
+    assert logged[0]["centre"] == 0.0 and logged[0]["centre_error"] == 0.0
 
 
 def test_weight_decay_pulls_towards_small_parameters():
