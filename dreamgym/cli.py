@@ -211,6 +211,7 @@ def temperature(
     agent: Path | None = None,
     baselines: bool = True,
     periods: tuple[int, ...] = (),
+    fresh_episodes: int = 0,
     plot: bool = True,
     device: str = "cpu",
     out: Path | None = None,
@@ -237,6 +238,7 @@ def temperature(
             one, else a linear map of all the model's features.
         baselines: Play random actions and the best blind sweep awake too. Thousands of real episodes.
         periods: After how many steps the blind sweeps that are tried turn round; 1 to 64 by default.
+        fresh_episodes: Above 0, the best setting's controllers are judged awake in so many more episodes, whose seeds did not choose it.
         plot: Draw study.png. Needs matplotlib.
         device: cpu or cuda.
         out: Folder of the study; runs/temperature-<env> by default.
@@ -264,6 +266,7 @@ def temperature(
         folder=folder,
         baselines=baselines,
         periods=periods or SWEEP_PERIODS,
+        fresh_episodes=fresh_episodes,
     )
     print(study.table())
     _write_json(folder / "study.json", study.to_json())

@@ -79,6 +79,7 @@ def temperature_study(
     baselines: bool = True,
     periods: Sequence[int] = SWEEP_PERIODS,
     search_episodes: int = 20,
+    fresh_episodes: int = 0,
     progress: bool = True,
 ) -> TemperatureStudy:
     """Evolve a controller at every temperature, rate of dropout and seed, and judge it in that dream and in the real environment.
@@ -86,7 +87,8 @@ def temperature_study(
     dropouts (): the model's own rate. seeds are those of the searches. What is recorded in `folder` is not done again and what was
     interrupted goes on: calls may add temperatures, seeds or generations, may ask for other numbers of episodes, and may share a folder
     as long as no two search for the same cell at the same time. The result holds all cells of the folder. baselines: also play random
-    actions and search the blind sweeps of those periods (`open_loop_baselines`) in the real environment.
+    actions and search the blind sweeps of those periods (`open_loop_baselines`) in the real environment. fresh_episodes: judge the best
+    setting's controllers awake in so many more, whose seeds did not choose it: the best of many is lucky by a little.
     Raises ValueError for dropout that the model was not trained with, and for a folder of another model or other settings.
     """
     if not taus or min(taus) < 0.0:
@@ -104,6 +106,8 @@ def temperature_study(
                         print(f"tau {tau:g}, dropout {dropout:g}, search {seed}: {cell.dream} dreamt, {cell.awake} awake", flush=True)
     if baselines:
         records.find_baselines(build, config.episodes, tuple(periods), search_episodes, progress)
+    if fresh_episodes:
+        _judge_best_again(model, records, build, config.episodes, fresh_episodes)
     return records.study()
 
 
@@ -203,6 +207,17 @@ def _begin(
         return
     gradient_start(model, agent, begin, seed=seed, bfloat16=config.bfloat16, progress=progress, **options)
     agent.save(folder)
+
+
+def _judge_best_again(
+    model: WorldModel, records: _Records, build: Callable[[], gym.Env[Any, Any]], episodes: int, fresh_episodes: int
+) -> None:
+    """The best setting's controllers, on the seeds after those of all cells; not again where that is recorded."""
+    seeds = report_seeds(episodes + fresh_episodes)[episodes:]
+    for cell in records.study().best.cells:
+        if cell.fresh is None or cell.fresh.seeds != seeds:
+            agent = LinearController.load(records.folder / "searches" / _name(cell.tau, cell.dropout, cell.seed) / "agent", model.spec)
+            records.write(replace(cell, fresh=judge_awake(agent, model, build, seeds=seeds)))
 
 
 # ---- what is known ----------------------------------------------------------------------------------------------------------

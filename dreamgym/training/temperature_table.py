@@ -58,15 +58,18 @@ class StudyCell:
     generations: int
     best_generation: int
     seconds: float  # of its search, over all sessions
+    fresh: Returns | None = None  # awake again, on seeds that did not choose its setting
 
     def to_json(self) -> dict[str, Any]:
         """Everything, down to single episodes."""
-        return {**vars(self), "dream": self.dream.to_json(), "awake": self.awake.to_json()}
+        worlds = {name: returns.to_json() for name, returns in vars(self).items() if isinstance(returns, Returns)}
+        return {**vars(self), **worlds}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> StudyCell:
         """Undo `to_json`."""
-        return cls(**{**saved, "dream": Returns.from_json(saved["dream"]), "awake": Returns.from_json(saved["awake"])})
+        worlds = {name: Returns.from_json(saved[name]) for name in ("dream", "awake", "fresh") if saved.get(name) is not None}
+        return cls(**{**saved, **worlds})
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ class TemperatureStudy:
         if len(self.dropouts) > 1:
             yield f"the dream's score falls with every rise in temperature (mean over all rates of dropout): {_yes(self.dream_falls())}"
         if len(self.groups) > 1:
-            yield f"best awake: tau {self.best.tau:g}, dropout {self.best.dropout:g}"
+            yield f"best awake: tau {self.best.tau:g}, dropout {self.best.dropout:g}{_again(self.best)}"
 
     # ---- JSON ---------------------------------------------------------------------------------------------------------
 
@@ -269,6 +272,15 @@ class TemperatureStudy:
 
 def _yes(answer: bool) -> str:
     return "yes" if answer else "no"
+
+
+def _again(group: StudyGroup) -> str:
+    """What its controllers got on seeds that did not choose it."""
+    fresh = [cell.fresh for cell in group.cells if cell.fresh is not None]
+    if not fresh:
+        return ""
+    each = ", ".join(_number(returns.mean) for returns in fresh)
+    return f"; on fresh seeds {_number(float(np.mean([returns.mean for returns in fresh])))} ({each}; n={fresh[0].n} each)"
 
 
 def _is_take_cover(env_id: str) -> bool:

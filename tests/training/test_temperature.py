@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -97,7 +98,8 @@ def test_searches_may_begin_where_gradients_lead_at_the_same_setting(tmp_path, m
     for cell, place in zip(result.cells, sorted((tmp_path / "searches").iterdir())):
         start, end = (LinearController.load(place / name, model.spec).vector for name in ("begin", "agent"))
         assert np.abs(start).max() > 0.0
-        first = json.loads((place / "metrics.jsonl").read_text().splitlines()[0])
+        judged, first = map(json.loads, (place / "metrics.jsonl").read_text().splitlines()[:2])
+        assert judged["step"] == 0 and "centre" in judged  # the start itself
         assert first["sigma"] == pytest.approx(GRADIENT.spread * np.sqrt(np.square(start).mean()), rel=0.5)  # adapted once since
         assert (cell.best_generation == 0) == np.array_equal(start, end)
     cells = [path.unlink() for path in (tmp_path / "cells").iterdir()]
@@ -141,6 +143,22 @@ def test_baselines_stand_below_the_table_and_are_kept(cartpole, tmp_path, monkey
     assert "random actions, awake" in result.table() and "best blind policy (" in result.table()
     monkeypatch.setattr(temperature, "open_loop_baselines", lambda *a, **k: pytest.fail("played again"))
     assert asked() == result
+
+
+def test_the_best_setting_is_judged_again_on_seeds_that_did_not_choose_it(done, cartpole, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0], folder)
+    result = study(cartpole, folder, fresh_episodes=4)
+    [cell] = result.best.cells
+    assert cell.fresh.seeds == tuple(range(1_000_003, 1_000_007))
+    assert all(other.fresh is None for other in result.cells if other.tau != cell.tau)
+    assert replace(result, cells=tuple(replace(cell, fresh=None) for cell in result.cells)) == done[1]
+    agent = LinearController.load(folder / "searches" / f"tau-{cell.tau:g}-dropout-0-0" / "agent", cartpole.spec)
+    assert dreamgym.compare(agent, cartpole, episodes=7).awake.returns[3:] == cell.fresh.returns
+    assert "; on fresh seeds " in result.table().splitlines()[-1]
+    assert TemperatureStudy.from_json(json.loads(json.dumps(result.to_json()))) == result
+    monkeypatch.setattr(temperature, "judge_awake", lambda *a, **k: pytest.fail("judged again"))
+    assert study(cartpole, folder, fresh_episodes=4) == result == study(cartpole, folder)  # kept, and told by later calls
 
 
 # ---- dropout ----------------------------------------------------------------------------------------------------------------
@@ -240,6 +258,8 @@ def test_the_papers_numbers_stand_beside_ours():
     assert "random actions, awake: 300 ± 100 (s.e. 100, n=2)" in lines
     assert "the dream's score falls with every rise in temperature (dropout 0): yes" in lines
     assert lines[-1] == "best awake: tau 1.15, dropout 0"
+    fresh = replace(TAKE_COVER, cells=tuple(replace(cell, fresh=cell.dream) for cell in TAKE_COVER.cells))
+    assert fresh.table().splitlines()[-1] == "best awake: tau 1.15, dropout 0; on fresh seeds 1200 (1300, 1100; n=2 each)"
 
 
 def test_other_worlds_have_no_published_column():
