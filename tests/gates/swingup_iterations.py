@@ -109,7 +109,9 @@ gym.register(HANGING, entry_point=hanging_pendulum, max_episode_steps=200)
 # ---- cells --------------------------------------------------------------------------------------------------------------------------
 
 Variant = Literal["random", "plain", "curious", "imitating"]
-# What an iteration changes: (iterations, curiosity, M foretells actions). "random" has as many episodes in all, every one at random.
+CODE_STEPS = 250  # updates of V in an iteration
+# What an iteration changes: (iterations, curiosity, M foretells actions). "random" has as many episodes and updates in all, every
+# episode at random.
 VARIANTS: Mapping[Variant, tuple[bool, float, bool]] = {
     "random": (False, 0.0, False),
     "plain": (True, 0.0, False),
@@ -157,9 +159,15 @@ def preset_of(variant: Variant, spec: Spec, budget: Budget = Budget()) -> WorldM
         ),
         iterations=replace(base.iterations, memory_steps=600, explorer_generations=75, recent_weight=1),
     )
-    if not repeated:
-        return iterated(small, 0, next_action=next_action)
-    return iterated(small, budget.count, episodes=budget.episodes, curiosity=curiosity, next_action=next_action, code_steps=250)
+    if repeated:
+        return iterated(small, budget.count, episodes=budget.episodes, curiosity=curiosity, next_action=next_action, code_steps=CODE_STEPS)
+    codes, memory = small.code_training, small.memory_training  # as many updates in all, too
+    longer = replace(
+        small,
+        code_training=replace(codes, steps=codes.steps + budget.count * CODE_STEPS),
+        memory_training=replace(memory, steps=memory.steps + budget.count * small.iterations.memory_steps),
+    )
+    return iterated(longer, 0, next_action=next_action)
 
 
 def iterations_cell(variant: Variant, seed: int, budget: Budget = Budget()) -> dict[str, Any]:

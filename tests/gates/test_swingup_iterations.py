@@ -83,10 +83,12 @@ def test_the_rod_is_drawn_where_it_points():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_variants_live_as_many_episodes(variant, spec):
+def test_all_variants_live_as_many_episodes_and_learn_as_many_updates(variant, spec):
     preset = preset_of(variant, spec, Budget(count=3, random_episodes=7, episodes=5))
-    lived = preset.collection.episodes + preset.iterations.count * (preset.iterations.episodes if preset.iterations.count else 0)
-    assert lived == 22
+    again = preset.iterations
+    assert preset.collection.episodes + again.count * again.episodes == 22
+    assert preset.code_training.steps + again.count * again.code_steps == 600 + 3 * 250
+    assert preset.memory_training.steps + again.count * again.memory_steps == 1000 + 3 * 600
 
 
 def test_variants_differ_in_what_their_names_say(spec):
