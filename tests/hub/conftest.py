@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +53,15 @@ def lfs_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def hub(lfs_hub: LoopbackHub, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+def hub(lfs_hub: LoopbackHub, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """The module's Hub, emptied; this process is alice, with an empty cache of her own."""
     welcome(lfs_hub)
     monkeypatch.setenv("HF_TOKEN", TOKENS["alice"])
-    return lfs_hub
+    yield lfs_hub
+    for thread in threading.enumerate():  # what a test gave up goes on, and would still write to the next test's Hub
+        if thread.name == "dreamgym-hub":
+            thread.join(30)
+            assert not thread.is_alive(), "a question that a test gave up has no end"
 
 
 @pytest.fixture
