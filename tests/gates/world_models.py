@@ -73,7 +73,7 @@ WorldName = Literal["take-cover", "car-racing"]
 
 @dataclass(frozen=True)
 class World:
-    """Where `fit` leaves its run, and what a search in its dream and one awake may cost: minutes, but for CarRacing awake half an hour."""
+    """Where `fit` leaves its run, and what a search in its dream and one awake may cost: minutes; CarRacing awake most of an hour."""
 
     run: Path
     asleep: Budget
@@ -92,7 +92,7 @@ WORLDS: Mapping[WorldName, World] = {
     "car-racing": World(
         RUNS / "CarRacing-v3-world-models-fast-0",
         Budget(generations=60, population=32, rollouts=8, judged=128, episodes=20),
-        Budget(generations=20, population=16, rollouts=2, judged=4, episodes=20),
+        Budget(generations=60, population=16, rollouts=2, judged=4, episodes=20),
         SEEDS[:2],
     ),
 }
