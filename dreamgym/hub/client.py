@@ -165,7 +165,7 @@ class _Door:
         commit = self.resolve()
         url = self.hub.hf_hub_url(**self._named, filename=name, revision=commit)
         try:
-            found = self._ask(lambda: self.hub.get_hf_file_metadata(url, timeout=PATIENCE, **self._us))
+            found = self._ask(lambda: self.hub.get_hf_file_metadata(url, timeout=2 * PATIENCE, **self._us))
         except _FileMissing as error:
             raise self._absent(name) from error.__cause__
         if found.commit_hash is None or found.etag is None:
@@ -199,7 +199,7 @@ class _Door:
     def _info(self) -> Any:
         api = self.hub.HfApi(**self._us)
         info = api.model_info if self.repo_type == "model" else api.dataset_info
-        return info(self.repo.repo_id, revision=self.repo.revision, timeout=PATIENCE)
+        return info(self.repo.repo_id, revision=self.repo.revision, timeout=2 * PATIENCE)
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Put one question, twice if it failed fast for a passing reason. Raises our errors."""
@@ -333,14 +333,14 @@ class _Target:
         """See that repository and branch are there, and as wanted; the branch's commit, and the names in it."""
         page = self.asked.page
         twice(PATIENCE, lambda: self.api.create_repo(**self.named, private=private, exist_ok=True))
-        if private and not twice(PATIENCE, lambda: self.api.repo_info(**self.named, timeout=PATIENCE)).private:
+        if private and not twice(PATIENCE, lambda: self.api.repo_info(**self.named, timeout=2 * PATIENCE)).private:
             raise ValueError(f"{page} is public, so private=True cannot be kept; make it private there, or push to another name.")
         refs = twice(PATIENCE, lambda: self.api.list_repo_refs(**self.named))
         if tag is not None and tag in {ref.name for ref in refs.tags}:
             raise ValueError(f"{page} has the tag {quote(tag)} already, and people rely on what it means; choose another.")
         if self.branch not in {ref.name for ref in refs.branches}:
             twice(PATIENCE, lambda: self.api.create_branch(**self.named, branch=self.branch, exist_ok=True))
-        head = twice(PATIENCE, lambda: self.api.repo_info(**self.named, revision=self.branch, timeout=PATIENCE))
+        head = twice(PATIENCE, lambda: self.api.repo_info(**self.named, revision=self.branch, timeout=2 * PATIENCE))
         return head.sha, {sibling.rfilename for sibling in head.siblings or []}
 
     def commit(self, files: Mapping[str, bytes | Path], stale: Collection[str], message: str, head: str) -> str:
@@ -363,7 +363,7 @@ class _Target:
         headers = utils.build_hf_headers(token=self.api.token, library_name="dreamgym")
 
         def ask() -> None:
-            utils.hf_raise_for_status(utils.get_session().get(url, headers=headers, timeout=PATIENCE))
+            utils.hf_raise_for_status(utils.get_session().get(url, headers=headers, timeout=2 * PATIENCE))
 
         try:
             twice(PATIENCE, ask)

@@ -21,7 +21,9 @@ __all__ = ["PATIENCE", "asked_of", "huggingface", "twice", "user_of", "while_it_
 T = TypeVar("T")
 Outcomes = queue.SimpleQueue[tuple[T | None, BaseException | None]]
 
-PATIENCE = 10.0  # seconds for one question; with one repetition of what failed fast, every failure ends within 15
+# Seconds for one question; with one repetition of what failed fast, every failure ends within 15. Requests themselves are told twice that,
+# so that the limit here is always the first to be reached, and it says how long nobody answered.
+PATIENCE = 10.0
 FAST = 2.0  # seconds
 
 
