@@ -184,7 +184,8 @@ def fixed_policy_table(fidelity: Any) -> list[str]:
         real, dream = part(fixed, "policies", name, "real"), part(fixed, "policies", name, "dream")
         lengths = (decimal(number(real, "mean_length")), decimal(number(dream, "mean_length")))
         rows.append((code(name), _mean(real), _mean(dream), *lengths, integer(number(real, "n"))))
-    lines = table(("blind policy", "real return", "dream return", "real steps", "dream steps", "n"), rows)
+    known = [row for row in rows if any(cell is not None for cell in row[1:])]
+    lines = table(("blind policy", "real return", "dream return", "real steps", "dream steps", "n"), known)
     if not lines:
         return []
     agreements = [

@@ -96,7 +96,7 @@ def _episodes(statistics: dict[str, Any]) -> list[str]:
     rows = [(label, *(decimal(number(statistics, name, key)) for key in keys)) for label, name in _SUMMARIES if part(statistics, name)]
     ended, cut = number(statistics, "terminated"), number(statistics, "truncated")
     told = [] if ended is None or cut is None else ["", f"{plural(ended, 'episode')} terminated, {cut:,.0f} cut off."]
-    return [*table(("", *keys), rows), *told]
+    return [*table(("", *keys), [row for row in rows if any(cell is not None for cell in row[1:])]), *told]
 
 
 _SUMMARIES = (("length in agent steps", "episode_length"), ("return", "episode_return"), ("reward of a step", "reward"))

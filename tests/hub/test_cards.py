@@ -421,7 +421,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_json_in_place_of_any_part_makes_a_card(data: st.DataObject) -> None:
     fidelity = measured()
@@ -441,6 +441,17 @@ def test_any_json_in_place_of_any_part_makes_a_card(data: st.DataObject) -> None
     text = card(fidelity, training=data.draw(JSON.filter(lambda value: value is None or isinstance(value, dict))))
     assert data_of(text).license == "mit"
     assert set(rows_of(text)) <= set(range(3, 10))
+
+
+def test_what_is_named_but_not_known_takes_no_row() -> None:
+    fidelity = measured()
+    fidelity["fixed_policies"]["policies"] |= {"unheard-of": None}
+    assert "Blind policies in both worlds" in card(fidelity) and "unheard-of" not in card(fidelity)
+    fidelity["fixed_policies"]["policies"] = {"unheard-of": None}
+    assert "Blind policies in both worlds" not in card(fidelity)
+    told = meta()
+    told["statistics"]["episode_length"] = told["statistics"]["episode_return"] = told["statistics"]["reward"] = {"of": "nothing"}
+    assert "length in agent steps" not in dataset_card(told, repo_id="someone/rollouts", license="mit")
 
 
 # ---- agents -------------------------------------------------------------------------------------------------------------
@@ -528,7 +539,7 @@ def test_a_datasets_card_leaves_out_what_is_missing_and_disarms_names() -> None:
     assert "## Rewards" not in text and "## Actions" not in text and "## Episodes" not in text and "seeds" not in text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.dictionaries(st.sampled_from(sorted(meta()["statistics"])), JSON),
     st.sampled_from(["seeds", "policies", "shards", "steps", "source"]),
