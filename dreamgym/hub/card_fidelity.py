@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from dreamgym.formats.strict_json import quote
-from dreamgym.hub.markdown import code, decimal, integer, number, part, plain, plural, table, words
+from dreamgym.hub.markdown import code, decimal, integer, known, number, part, plain, plural, table, words
 
 __all__ = [
     "as_fidelity",
@@ -170,7 +170,7 @@ def _reliability(found: dict[str, Any]) -> list[str]:
         ("rows judged", integer(number(found, "n"))),
         ("real ends", integer(number(found, "ends"))),
     ]
-    return _titled("Chances of an end, one step ahead:", table(("quantity", "value"), [fact for fact in facts if fact[1] is not None]))
+    return _titled("Chances of an end, one step ahead:", table(("quantity", "value"), known(facts)))
 
 
 # ---- policies in both worlds --------------------------------------------------------------------------------------------
@@ -184,8 +184,7 @@ def fixed_policy_table(fidelity: Any) -> list[str]:
         real, dream = part(fixed, "policies", name, "real"), part(fixed, "policies", name, "dream")
         lengths = (decimal(number(real, "mean_length")), decimal(number(dream, "mean_length")))
         rows.append((code(name), _mean(real), _mean(dream), *lengths, integer(number(real, "n"))))
-    known = [row for row in rows if any(cell is not None for cell in row[1:])]
-    lines = table(("blind policy", "real return", "dream return", "real steps", "dream steps", "n"), known)
+    lines = table(("blind policy", "real return", "dream return", "real steps", "dream steps", "n"), known(rows))
     if not lines:
         return []
     agreements = [

@@ -10,7 +10,7 @@ from dreamgym.formats.codec import decode_at
 from dreamgym.formats.strict_json import Place
 from dreamgym.hub.card_metadata import dataset_metadata
 from dreamgym.hub.card_parts import document, facts, pinned, rights, section, world_facts
-from dreamgym.hub.markdown import code, decimal, integer, number, part, plain, plural, table, words
+from dreamgym.hub.markdown import code, decimal, integer, known, number, part, plain, plural, table, words
 from dreamgym.structs import Spec
 
 __all__ = ["dataset_card"]
@@ -96,7 +96,7 @@ def _episodes(statistics: dict[str, Any]) -> list[str]:
     rows = [(label, *(decimal(number(statistics, name, key)) for key in keys)) for label, name in _SUMMARIES if part(statistics, name)]
     ended, cut = number(statistics, "terminated"), number(statistics, "truncated")
     told = [] if ended is None or cut is None else ["", f"{plural(ended, 'episode')} terminated, {cut:,.0f} cut off."]
-    return [*table(("", *keys), [row for row in rows if any(cell is not None for cell in row[1:])]), *told]
+    return [*table(("", *keys), known(rows)), *told]
 
 
 _SUMMARIES = (("length in agent steps", "episode_length"), ("return", "episode_return"), ("reward of a step", "reward"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from dreamgym.formats.strict_json import escape
 
-__all__ = ["code", "decimal", "integer", "number", "part", "plain", "plural", "table", "words"]
+__all__ = ["code", "decimal", "integer", "known", "number", "part", "plain", "plural", "table", "words"]
 
 _MISSING = "–"
 _LARGEST = 1e300  # beyond it sums and formats overflow
@@ -44,6 +44,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str
     lines = [[head[index] for index in kept], ["---" if index == 0 or not head[index] else "---:" for index in kept]]
     lines += [[_MISSING if row[index] is None else str(row[index]) for index in kept] for row in rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def known(rows: Sequence[Sequence[str | None]]) -> list[Sequence[str | None]]:
+    """The rows of a table that say more than the name in their first cell."""
+    return [row for row in rows if any(cell is not None for cell in row[1:])]
 
 
 def part(value: Any, *keys: str) -> dict[str, Any]:
